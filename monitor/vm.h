@@ -1,0 +1,96 @@
+/* monitor/vm.h: one virtual machine: guest RAM, one vCPU, its bus. Shared by emulator, MMU, windows and run loop. */
+#ifndef VERSO_MONITOR_VM_H
+#define VERSO_MONITOR_VM_H
+
+#include "devices/bus.h"
+#include "translator/cpu.h"
+
+/* Guest-physical and guest-linear addresses: distinct types, never plain integers. */
+typedef struct { uint64_t v; } gpa_t;
+typedef struct { uint32_t v; } gva_t;
+static inline gpa_t gpa(uint64_t v) { return (gpa_t){v}; }
+static inline gva_t gva(uint32_t v) { return (gva_t){v}; }
+
+#define PAGE_SIZE_  4096u
+#define PAGE_MASK_  0xFFFu
+
+struct vm;
+
+/* The emulator's translation cache, direct-mapped by linear page; one array for supervisor, one for user accesses. */
+#define TLB_SIZE 1024u
+struct tlb_entry {
+    uint32_t read_tag, write_tag, exec_tag; /* linear page number << 12 | 1 when valid for that access, else 0 */
+    uint32_t pad;
+    uint8_t *hva; /* host address of the page in the flat view of guest RAM */
+};
+
+struct vm {
+    struct cpu *cpu;       /* 64-byte aligned; r13 of translated code */
+    struct dev_bus *bus;
+    uint8_t *ram;          /* flat read/write view of guest RAM: hva = ram + gpa */
+    uint64_t ram_bytes;
+    uint8_t *code_pages;   /* one byte per RAM page: nonzero if a verso was made from it: stores there must call vm_code_written() first */
+    struct tlb_entry tlb[2][TLB_SIZE]; /* [0] supervisor, [1] user */
+    void *run;             /* the run loop's own (monitor/run.c) */
+};
+
+/* -- Provided by the run loop (monitor/run.c), used by emulator and MMU. --------------------------------------------------- */
+/* Bytes [a, a+len) of a page with code_pages[] set are about to change. May clear code_pages[] (whole page) or keep it. */
+void vm_code_written(struct vm *vm, gpa_t a, unsigned len);
+/* Paging state changed: what = VM_FLUSH_*. The MMU has flushed its own TLB already. */
+enum vm_flush { VM_FLUSH_CR3, VM_FLUSH_PAGE, VM_FLUSH_ALL };
+void vm_paging_changed(struct vm *vm, enum vm_flush what, gva_t page);
+
+/* -- mmu.c ---------------------------------------------------------------------------------------------------------------- */
+enum { MMU_WRITE = 1, MMU_USER = 2, MMU_EXEC = 4 };
+struct mmu_fault {
+    uint32_t error_code; /* of the #PF: P, W, U, RSVD, I (SDM vol. 3, 4.7) */
+    gva_t addr;
+};
+struct mmu_page {
+    gpa_t page;        /* of the 4 KiB page, A20 applied */
+    bool user, writable, executable, dirty, global; /* combined rights of all levels (writable: the R/W bits, WP not considered) */
+    unsigned size_log2; /* 12, 21 or 22 */
+    gpa_t pde, pte;    /* guest-physical addresses of the entries used (pte.v = 0 for a large page or paging off) */
+};
+/* Walks the guest's page tables for an access (MMU_*; MMU_USER = CPL 3 access). Checks rights (CR0.WP, NX, reserved bits), sets A and, for writes,
+ * D. True: *out is filled. False: *fault is. Paging off: identity. Entries outside RAM read as all ones (not present enough: RSVD or NP as it
+ * falls). Async-signal-safe. */
+bool mmu_walk(struct vm *vm, gva_t a, unsigned access, struct mmu_page *out, struct mmu_fault *fault);
+/* The same without setting A/D bits or checking rights: is it mapped, and how? */
+bool mmu_probe(struct vm *vm, gva_t a, struct mmu_page *out);
+void mmu_flush_tlb(struct vm *vm);               /* everything */
+void mmu_flush_tlb_page(struct vm *vm, gva_t a); /* one page, both arrays */
+void mmu_flush_tlb_writes(struct vm *vm, gpa_t page); /* no write_tag may remain for this physical page */
+
+/* -- emu*.c: the single-instruction emulator --------------------------------------------------------------------------------- */
+enum emu_result {
+    EMU_OK,           /* one instruction done, or an exception or interrupt delivered into the guest (state is consistent) */
+    EMU_HALT,         /* HLT executed: cpu->halted set, eip after it */
+    EMU_SHUTDOWN,     /* triple fault */
+};
+/* Executes one instruction at cpu->eip in whatever mode the vCPU is in; a repeat string instruction runs until done, a fault, or 4096
+ * elements (eip then stays). Exceptions are delivered through the IDT before it returns. Clears cpu->shadow when the shadowed instruction completed.
+ * Uses cpu->fx as the x87/SSE state. */
+enum emu_result emu_step(struct vm *vm);
+/* Up to n instructions, as long as nothing special happens (result is EMU_OK and irq_pending && vif is false and stop is not set); *done is the number.
+ * The fast path of code that is not translated. */
+enum emu_result emu_run(struct vm *vm, unsigned n, volatile int *stop, unsigned *done);
+/* Delivers an exception (fault semantics: eip of the faulting instruction is in cpu->eip), with the double and triple fault rules. */
+enum emu_result emu_exception(struct vm *vm, unsigned vector, bool has_error, uint32_t error_code);
+/* #PF: sets CR2 and delivers. */
+enum emu_result emu_page_fault(struct vm *vm, const struct mmu_fault *f);
+/* Delivers an external interrupt (vector from dev_intr_ack()), or NMI (vector 2). The caller checked IF and shadow. */
+enum emu_result emu_interrupt(struct vm *vm, unsigned vector);
+/* Processor state after RESET (SDM vol. 3, table 9-1). */
+void emu_reset(struct vm *vm);
+/* Fixed, named CPU model. */
+void emu_cpuid(const struct cpu *c, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
+#define EMU_CPU_MODEL "atom-d510" /* family 6 model 28 */
+/* Recomputes seg_base[], seg_window[] selection inputs, seg_sel[] after any change to seg[]; provided by run.c. */
+void vm_segments_changed(struct vm *vm);
+
+/* Loads a segment register as MOV Sreg would, with all checks; used by tests and loaders too. False: exception pending description in *vector, *error. */
+bool emu_load_segment(struct vm *vm, unsigned seg, uint16_t sel, unsigned *vector, uint32_t *error);
+
+#endif

@@ -1,0 +1,126 @@
+/* translator/cpu.h: the state of one guest vCPU, as translated code, emulator and monitor share it.
+ *
+ * Translated code reaches the fields of the first part through r13 (see xlat.h); their offsets are part of XLAT_VERSION.
+ * Plain data, no pointers to guest memory: a snapshot is a copy of it (host_* fields excepted).
+ */
+#ifndef VERSO_TRANSLATOR_CPU_H
+#define VERSO_TRANSLATOR_CPU_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* General registers, in the order of the architecture. */
+enum { CPU_EAX, CPU_ECX, CPU_EDX, CPU_EBX, CPU_ESP, CPU_EBP, CPU_ESI, CPU_EDI };
+
+/* EFLAGS (SDM vol. 1, 3.4.3). */
+enum {
+    CPU_CF = 1u << 0, CPU_FLAG1 = 1u << 1, CPU_PF = 1u << 2, CPU_AF = 1u << 4, CPU_ZF = 1u << 6, CPU_SF = 1u << 7,
+    CPU_TF = 1u << 8, CPU_IF = 1u << 9, CPU_DF = 1u << 10, CPU_OF = 1u << 11, CPU_IOPL = 3u << 12, CPU_NT = 1u << 14,
+    CPU_RF = 1u << 16, CPU_VM = 1u << 17, CPU_AC = 1u << 18, CPU_VIF = 1u << 19, CPU_VIP = 1u << 20, CPU_ID = 1u << 21,
+};
+#define CPU_ARITH    (CPU_CF | CPU_PF | CPU_AF | CPU_ZF | CPU_SF | CPU_OF)
+#define CPU_HOST_FLAGS (CPU_ARITH | CPU_DF) /* held in the host's RFLAGS while translated code runs */
+
+enum {
+    CPU_CR0_PE = 1u << 0, CPU_CR0_MP = 1u << 1, CPU_CR0_EM = 1u << 2, CPU_CR0_TS = 1u << 3, CPU_CR0_ET = 1u << 4,
+    CPU_CR0_NE = 1u << 5, CPU_CR0_WP = 1u << 16, CPU_CR0_AM = 1u << 18, CPU_CR0_NW = 1u << 29, CPU_CR0_CD = 1u << 30,
+    CPU_CR0_PG = 1u << 31,
+};
+enum {
+    CPU_CR4_VME = 1u << 0, CPU_CR4_PVI = 1u << 1, CPU_CR4_TSD = 1u << 2, CPU_CR4_DE = 1u << 3, CPU_CR4_PSE = 1u << 4,
+    CPU_CR4_PAE = 1u << 5, CPU_CR4_MCE = 1u << 6, CPU_CR4_PGE = 1u << 7, CPU_CR4_PCE = 1u << 8, CPU_CR4_OSFXSR = 1u << 9,
+    CPU_CR4_OSXMMEXCPT = 1u << 10, CPU_CR4_UMIP = 1u << 11,
+};
+#define CPU_EFER_NXE (1u << 11)
+
+/* Exception vectors. */
+enum {
+    CPU_EXC_DE, CPU_EXC_DB, CPU_EXC_NMI, CPU_EXC_BP, CPU_EXC_OF, CPU_EXC_BR, CPU_EXC_UD, CPU_EXC_NM, CPU_EXC_DF, CPU_EXC_CSO,
+    CPU_EXC_TS, CPU_EXC_NP, CPU_EXC_SS, CPU_EXC_GP, CPU_EXC_PF, CPU_EXC_MF = 16, CPU_EXC_AC, CPU_EXC_MC, CPU_EXC_XM,
+};
+
+/* Hidden part of a segment register. attr holds descriptor bits 40..55 with the limit bits (48..51) zero:
+ * bits 0..3 type, 4 S, 5..6 DPL, 7 P, 12 AVL, 14 D/B, 15 G (that of the VMX access rights). */
+struct cpu_seg {
+    uint32_t base, limit; /* limit in bytes, granularity applied */
+    uint16_t sel;
+    uint16_t attr;
+    uint32_t unusable; /* 1: null selector or never loaded; any use through it raises #GP (#SS for SS) */
+};
+
+struct cpu_table {
+    uint32_t base;
+    uint16_t limit;
+};
+
+/* Indexes of cpu.stub[]: host entry points that translated code jumps to with `jmp/call [r13 + XLAT_OFF_STUB(n)]`.
+ * XLAT_STUB(id, meaning); in every case r8d is a guest EIP and the guest registers and flags are intact. */
+#define XLAT_STUBS(X) \
+    X(EMULATE, "r8d: the instruction to be run by the single-instruction emulator") \
+    X(LOOKUP, "r8d: branch target outside this page (or computed): indirect-branch table, else monitor") \
+    X(MISS, "r8d: branch target not found in the indirect-branch table, or that failed its check") \
+    X(RESCAN, "r8d: target inside this page that the verso has no code for") \
+    X(STRADDLE, "r8d: an instruction that runs into the next page") \
+    X(STI, "r8d: the instruction after STI (interrupt shadow), with an interrupt pending") \
+    X(POLL, "r8d: next instruction; IF has been set with an interrupt pending and no shadow (POPF)") \
+    X(STEP, "r8d: next instruction (only code made with XLAT_OPT_STEP)")
+enum xlat_stub {
+#define X(id, text) XLAT_STUB_##id,
+    XLAT_STUBS(X)
+#undef X
+    XLAT_STUB_COUNT
+};
+
+struct cpu {
+    /* -- Part 1: reached by translated code through r13. ------------------------------------------------------ */
+    uint64_t stub[16];       /* host addresses, by enum xlat_stub */
+    uint64_t ibtc;           /* host address of the current indirect-branch table: uint64_t[ibtc_mask+1] of host addresses */
+    uint64_t ibtc_mask;      /* for pext: a low-bit mask; index = (eip + ror32(eip, 4)) & mask */
+    uint32_t vif;            /* CPU_IF or 0: the virtual IF. Authoritative at all times */
+    uint32_t irq_pending;    /* nonzero: the monitor wants control as soon as vif is set */
+    uint32_t eflags_sys;     /* EFLAGS without CPU_HOST_FLAGS and without IF; bit 1 set. Authoritative at all times */
+    uint32_t pad0;
+    uint64_t mask_host_flags; /* constant CPU_HOST_FLAGS, for pext/pdep */
+    uint64_t mask_if;         /* constant CPU_IF */
+    uint64_t seg_base[6];    /* zero-extended bases, by segment number, for accesses through FS and GS */
+    uint64_t seg_window[6];  /* host base to use with them: the window, or a PROT_NONE window when the segment is unusable or
+                                not writable data of limit FFFFFFFFh (the fault handler then emulates) */
+    uint32_t seg_sel[6];     /* selectors, for MOV/PUSH from Sreg; kept equal to seg[].sel */
+    uint32_t scratch[6];     /* monitor's and stubs' own */
+
+    /* -- Part 2: the architectural state outside translated code. --------------------------------------------- */
+    uint32_t gpr[8];
+    uint32_t eip;
+    uint32_t arith;          /* CPU_HOST_FLAGS bits of EFLAGS */
+    struct cpu_seg seg[6];
+    struct cpu_seg ldtr, tr;
+    struct cpu_table gdtr, idtr;
+    uint32_t cr0, cr2, cr3, cr4;
+    uint32_t dr[8];
+    uint64_t pdpte[4];       /* loaded with CR3 in PAE mode (SDM vol. 3, 4.4.1) */
+    uint32_t cpl;            /* 0..3 */
+    uint32_t a20_mask;       /* FFFFFFFFh or FFEFFFFFh */
+    uint32_t shadow;         /* interrupt shadow: CPU_SHADOW_* */
+    uint32_t nmi_blocked;
+    uint32_t halted;
+    uint64_t efer, apic_base, pat, misc_enable, tsc_offset, bios_sign;
+    uint32_t sysenter_cs, sysenter_esp, sysenter_eip;
+    uint64_t mtrr[32];       /* monitor's own numbering */
+    uint8_t fx[512] __attribute__((aligned(64))); /* FXSAVE64 image of x87/MMX/XMM0-7 while the monitor runs */
+};
+enum { CPU_SHADOW_STI = 1, CPU_SHADOW_MOVSS = 2 };
+
+/* EFLAGS as the guest sees it. */
+static inline uint32_t cpu_eflags(const struct cpu *c)
+{
+    return c->eflags_sys | c->vif | c->arith;
+}
+/* Stores all of EFLAGS (reserved bits forced as the architecture has them). No privilege checks. */
+static inline void cpu_set_eflags(struct cpu *c, uint32_t f)
+{
+    c->arith = f & CPU_HOST_FLAGS;
+    c->vif = f & CPU_IF;
+    c->eflags_sys = (f & (CPU_TF | CPU_IOPL | CPU_NT | CPU_RF | CPU_VM | CPU_AC | CPU_VIF | CPU_VIP | CPU_ID)) | CPU_FLAG1;
+}
+
+#endif

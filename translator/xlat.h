@@ -1,0 +1,121 @@
+/* translator/xlat.h: instruction lists to patched pages (versos) of 64-bit host code.
+ *
+ * Host registers in translated code, at every guest instruction boundary:
+ *   eax ecx edx ebx ebp esi edi   the guest's, upper halves zero       r14  guest ESP, zero-extended
+ *   r15  base of the window, 4 GiB-aligned                             r12  r15 + 4 GiB
+ *   r13  struct cpu                                                    rsp  host stack, a shadow stack of host return addresses
+ *   r8-r11 scratch, dead at boundaries       RFLAGS: CPU_HOST_FLAGS are the guest's; x87/MMX/XMM0-7 the guest's; XMM8-15 scratch
+ *
+ * Flat mode only: CS, DS, ES, SS have base 0 and limit FFFFFFFFh, code size 32. Everything else is the emulator's.
+ * Nothing in a verso depends on a host address: stubs are reached through [r13+..], the window through r12/r15/seg_window.
+ * Only the fields named in relocs depend on the page's linear address.
+ *
+ * Precise state: every host byte has an unwind record that says what the guest state is when the host's RIP points at it.
+ * Rule: prepare -> one committing host instruction -> a tail that cannot fault.
+ *
+ * Memory reachable by guest-controlled addressing lies in [r15 - 2 GiB, r15 + 8 GiB); the monitor keeps all of it outside the
+ * 4 GiB window PROT_NONE. Allowed forms: [r15+reg32+disp] with disp >= -64 KiB, [r15+disp32] disp >= 0, [r12+disp32] disp < 0,
+ * [r12+reg32+disp] with disp < -64 KiB, [r15+r8..r11], [seg_window in r9 + r8], rsi/rdi/rbx rebased for string instructions.
+ *
+ * Pure, thread-safe, no allocation beyond struct xlat_verso's own buffers.
+ */
+#ifndef VERSO_TRANSLATOR_XLAT_H
+#define VERSO_TRANSLATOR_XLAT_H
+
+#include "scanner/scan.h"
+#include "translator/cpu.h"
+
+#define XLAT_VERSION 1u /* change it with anything that changes the bytes produced or their meaning */
+
+/* What the meaning of a page depends on beside its bytes: part of the cache key. */
+enum {
+    XLAT_MODE_USER = 1 << 0,     /* CPL 3; otherwise CPL 0. (CPL 1 and 2 are emulated) */
+    XLAT_MODE_FPU_TRAP = 1 << 1, /* CR0.EM or CR0.TS set, or SSE not enabled: x87/MMX/SSE go to the emulator */
+    XLAT_MODE_TSC_TRAP = 1 << 2, /* RDTSC goes to the emulator; otherwise it is executed as it is */
+    XLAT_MODE_COUNT = 8
+};
+/* Options that change the code: part of the fingerprint. */
+enum {
+    XLAT_OPT_BMI2 = 1 << 0, /* host has BMI2 (rorx, pext, pdep may be used) */
+    XLAT_OPT_STEP = 1 << 1, /* every transfer to another guest instruction leaves through XLAT_STUB_STEP; never cached */
+};
+
+/* Host code fields that hold guest addresses. */
+struct xlat_reloc {
+    uint32_t host_off; /* of a 32-bit field that holds an address relative to the page: add the page's linear address */
+};
+
+/* A patchable rel32 of a branch that leaves the page. It points at the link's tail (host code in this verso that does
+ * `mov r8d, target; jmp [r13+stub LOOKUP]`); the monitor may make it point at the target's host code directly, and back. */
+struct xlat_link {
+    uint32_t field_off; /* host offset of the rel32 */
+    uint32_t tail_off;  /* host offset of its tail */
+    int32_t target;     /* guest target relative to the page start */
+};
+
+/* Guest state at a host byte (see xlat_unwind()). */
+enum xlat_state {
+    XLAT_AT,        /* before the instruction at eip: every guest register is in place */
+    XLAT_AT_R8,     /* same, eip is r8d */
+    XLAT_AT_R8_RCX9,/* same, eip is r8d, and ecx is held in r9d (landing check) */
+    XLAT_AT_RCX9,   /* same as XLAT_AT, ecx held in r9d */
+    XLAT_XCHG,      /* as XLAT_AT, but the two 8-bit halves of one register are exchanged: arg = register 0..3 (AL/AH..BL/BH) */
+    XLAT_STRING,    /* as XLAT_AT, but esi/edi hold rebased 64-bit host addresses: truncate both to 32 bits (repeat counts
+                       are exact: a restarted repeat goes on) */
+    XLAT_RBX,       /* as XLAT_AT with rbx rebased the same way */
+    XLAT_RETRY,     /* in the middle of a short sequence that cannot be unwound but cannot fault either: let it run on and ask
+                       again a few instructions later. Only for asynchronous signals; keep such sequences under 8 instructions */
+};
+struct xlat_unwound {
+    enum xlat_state state;
+    int32_t guest_rel; /* eip relative to the page start */
+    uint8_t arg;
+};
+
+/* A patched page. All arrays are owned by it (malloc), grown and reused by xlat_translate(). */
+struct xlat_verso {
+    uint32_t mode, options;
+    uint8_t *code;
+    uint32_t code_len, code_cap;
+    struct xlat_reloc *relocs;
+    uint32_t reloc_count, reloc_cap;
+    struct xlat_link *links;
+    uint32_t link_count, link_cap;
+    uint8_t *unwind; /* compact delta-coded records in order of host offset; decoded by the functions below only */
+    uint32_t unwind_len, unwind_cap;
+    uint32_t insn_count, emulated_count; /* guest instructions; those of them that leave through XLAT_STUB_EMULATE */
+};
+
+enum xlat_status { XLAT_OK = 0, XLAT_NO_MEMORY, XLAT_TOO_BIG };
+
+/* Translates a scanned page (or unit). bits must be 32. Leaves *out valid (possibly empty) on failure. */
+enum xlat_status xlat_translate(const struct scan_page *page, uint32_t mode, uint32_t options, struct xlat_verso *out)
+    __attribute__((warn_unused_result));
+void xlat_verso_init(struct xlat_verso *v);
+void xlat_verso_free(struct xlat_verso *v);
+
+/* The record that covers host_off. False if host_off is outside the code. Async-signal-safe. */
+bool xlat_unwind(const uint8_t *unwind, uint32_t unwind_len, uint32_t host_off, struct xlat_unwound *out);
+/* The host offset of the canonical entry of the instruction at guest offset guest_off (0..4095), or -1 if the
+ * verso has none. Async-signal-safe. */
+int32_t xlat_entry(const uint8_t *unwind, uint32_t unwind_len, uint32_t guest_off);
+/* Fills entries[0..4095] with the host offset for each guest offset, or -1. */
+void xlat_entries(const uint8_t *unwind, uint32_t unwind_len, int32_t entries[SCAN_PAGE_SIZE]);
+
+/* One flat, checked byte form of a verso (little-endian, sizes first), and back. serialize: returns the size needed; writes only
+ * if cap suffices. deserialize: validates every size, offset and order; false on anything wrong (out then empty). */
+size_t xlat_serialize(const struct xlat_verso *v, uint8_t *buf, size_t cap);
+bool xlat_deserialize(const uint8_t *buf, size_t len, struct xlat_verso *out) __attribute__((warn_unused_result));
+
+/* Everything beside recto and mode that the bytes depend on: XLAT_VERSION, SCAN_VERSION, CPU model, cache-relevant options. */
+uint64_t xlat_fingerprint(uint32_t options);
+/* The options that fit this host (BMI2 or not). */
+uint32_t xlat_host_options(void);
+
+/* Independent of the emitter: walks the host code of a verso and proves that every memory operand is one of the forms above or a
+ * field of part 1 of struct cpu, every branch stays in the code at a boundary or goes through a stub, no forbidden
+ * instruction occurs, and r12, r13, r15 and rsp are never changed otherwise than by call/ret/pushfq/pop pairs. False: why says what and
+ * where. */
+bool xlat_validate(const struct xlat_verso *v, char *why, size_t why_size);
+
+#endif
