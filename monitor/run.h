@@ -1,0 +1,75 @@
+/* monitor/run.h: start a machine and run it to its end. What tools/ calls. */
+#ifndef VERSO_MONITOR_RUN_H
+#define VERSO_MONITOR_RUN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+struct cache;
+
+/* How a run ended. The process exit statuses follow from these in tools/. */
+enum run_end {
+    RUN_POWER_OFF,
+    RUN_RESET,
+    RUN_TRIPLE_FAULT,
+    RUN_EXIT_PORT,  /* run_stats.exit_status says which */
+    RUN_QUIT,       /* the user's escape key, or a termination signal */
+    RUN_LOCKSTEP_DIFF,
+    RUN_FAILED,     /* the host lacks something; run_result.error says what */
+};
+
+/* A 32-bit kernel to be started by its 32-bit entry (bzImage boot protocol, paging off), already parsed (plain data; the parsers do not run here). */
+struct run_segment {
+    uint32_t paddr, memsz, filesz;
+    const uint8_t *bytes;
+};
+struct run_config {
+    uint64_t ram_bytes;            /* 16 MiB .. 3 GiB, multiple of 4 KiB */
+    const struct run_segment *segment;
+    unsigned segment_count;
+    uint32_t entry;                /* physical */
+    const uint8_t *setup_header;   /* as image_kernel.setup_header */
+    size_t setup_header_len;
+    const uint8_t *initrd;
+    size_t initrd_len;
+    const char *cmdline;
+    struct cache *cache;           /* NULL: run without */
+    bool cache_readonly;           /* do not write behind */
+    int serial_in, serial_out;     /* file descriptors, -1: none. serial_in is read by a thread of its own */
+    int escape;                    /* byte that quits when followed by 'x' (1 = Ctrl-A), -1: none */
+    bool emulate_only;             /* no translation at all (oracle, debugging) */
+    bool lockstep;                 /* translate one instruction at a time and compare each with the emulator */
+    uint64_t lockstep_skip, lockstep_count; /* instructions to run before, and in, lockstep (count 0: to the end) */
+    FILE *trace;                   /* control transfers, exceptions, port I/O; NULL: none */
+    unsigned trace_mask;           /* RUN_TRACE_* */
+    uint64_t stop_after_insns;     /* emulated-only/lockstep runs: stop after that many (0: never) */
+};
+enum { RUN_TRACE_EXC = 1, RUN_TRACE_IRQ = 2, RUN_TRACE_IO = 4, RUN_TRACE_CR = 8, RUN_TRACE_PAGE = 16, RUN_TRACE_BRANCH = 32 };
+
+/* Counters: RUN_COUNTER(id, "name", "meaning") in counter.def; all of them in run_result.counter[]. */
+enum run_counter {
+#define RUN_COUNTER(id, name, text) RUN_COUNTER_##id,
+#include "monitor/counter.def"
+#undef RUN_COUNTER
+    RUN_COUNTER_COUNT
+};
+const char *run_counter_name(enum run_counter c);
+const char *run_counter_text(enum run_counter c);
+
+struct run_result {
+    enum run_end end;
+    int exit_status; /* RUN_EXIT_PORT */
+    char error[400];
+    uint64_t counter[RUN_COUNTER_COUNT];
+    uint64_t wall_ns, cpu_ns;
+};
+
+/* Runs on the calling thread until the end; blocks signals it needs, restores them. One machine per process at a time (signal handlers). */
+void run_machine(const struct run_config *cfg, struct run_result *out);
+
+/* Asks a running machine to stop (RUN_QUIT); async-signal-safe. */
+void run_quit(void);
+
+#endif
