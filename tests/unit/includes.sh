@@ -31,7 +31,8 @@ while IFS= read -r file; do
         case $header in
         */*) target=${header%%/*} ;;
         *) # beside the includer
-            [ -e "$(dirname "$file")/$header" ] || complain "$file includes \"$header\", which is not beside it"
+            [ -e "$(dirname "$file")/$header" ] || grep -qF "$header" "$folder/CMakeLists.txt" || # made by the build
+                complain "$file includes \"$header\", which is neither beside it nor made by the build"
             continue
             ;;
         esac
@@ -44,7 +45,6 @@ while IFS= read -r file; do
         # The parsers of hostile images never run beside guest code: no header of theirs in the monitor.
         case $folder:$header in
         monitor:scanner/image/*) complain "$file includes \"$header\": no image parser in a VM process" ;;
-        cache:*|devices:*) ;;
         esac
     done < <(sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*"\([^"]*\)".*/\1/p' "$file")
 done < <(find scanner translator cache devices monitor tools tests -name '*.[chS]' -o -name '*.def' | sort)

@@ -1,0 +1,358 @@
+/* tools/cmd_run.c: `verso run`: start a machine, its serial line on standard input and output. */
+#include "tools/console.h"
+#include "tools/json.h"
+#include "tools/load.h"
+#include "tools/tools.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { RAM_DEFAULT_MIB = 512, RAM_MIN_MIB = 16, RAM_MAX_MIB = 3072, ESCAPE_DEFAULT = 1 };
+
+struct options {
+    const char *kernel, *append, *append_extra, *entry, *cache, *stats, *stats_to, *lockstep, *trace,
+        *trace_events, *escape;
+    struct opt_list initrd;
+    uint64_t ram, stop_after;
+    bool no_cache, cache_readonly, emulate, no_stdin;
+};
+
+#define AT(field) offsetof(struct options, field)
+static const struct opt options[] = {
+    {"memory", 'm', OPT_SIZE, AT(ram), "SIZE", "guest RAM, in MiB or with suffix K, M, G (512M)"},
+    {"kernel", 0, OPT_STRING, AT(kernel), "FILE", "start this kernel (bzImage or ELF) instead of an ISO"},
+    {"initrd", 0, OPT_LIST, AT(initrd), "FILE", "its initrd; several are joined"},
+    {"append", 0, OPT_STRING, AT(append), "TEXT",
+     "the kernel command line (an ISO: instead of the boot entry's)"},
+    {"append-extra", 0, OPT_STRING, AT(append_extra), "TEXT", "added to the kernel command line"},
+    {"entry", 0, OPT_STRING, AT(entry), "LABEL", "boot entry of the ISO (its default)"},
+    {"cache", 0, OPT_STRING, AT(cache), "FILE", "the cache ($XDG_CACHE_HOME/verso/cache.db)"},
+    {"no-cache", 0, OPT_FLAG, AT(no_cache), NULL, "run without a cache: everything is translated live"},
+    {"cache-readonly", 0, OPT_FLAG, AT(cache_readonly), NULL, "use the cache, add nothing to it"},
+    {"stats", 0, OPT_OPTIONAL, AT(stats), "json",
+     "print counters at the end, as text or JSON, to standard error"},
+    {"stats-to", 0, OPT_STRING, AT(stats_to), "FILE", "print them to a file instead"},
+    {"emulate", 0, OPT_FLAG, AT(emulate), NULL,
+     "no translated code: the single-instruction emulator runs everything"},
+    {"lockstep", 0, OPT_OPTIONAL, AT(lockstep), "SKIP,COUNT",
+     "compare translated code with the emulator, each instruction"},
+    {"stop-after", 0, OPT_UINT, AT(stop_after), "N",
+     "stop after N instructions (with --emulate or --lockstep)"},
+    {"trace", 0, OPT_STRING, AT(trace), "FILE", "write events to a file"},
+    {"trace-events", 0, OPT_STRING, AT(trace_events), "LIST",
+     "exc,irq,io,cr,page,branch or all (exc,irq,io)"},
+    {"no-stdin", 0, OPT_FLAG, AT(no_stdin), NULL, "nothing is typed into the serial line"},
+    {"escape", 0, OPT_STRING, AT(escape), "KEY", "escape key: a letter for Ctrl-letter, or none (a)"},
+    {0},
+};
+
+static const struct {
+    const char *name;
+    unsigned bit;
+} trace_names[] = {{"exc", RUN_TRACE_EXC}, {"irq", RUN_TRACE_IRQ},   {"io", RUN_TRACE_IO},
+                   {"cr", RUN_TRACE_CR},   {"page", RUN_TRACE_PAGE}, {"branch", RUN_TRACE_BRANCH}};
+
+static bool parse_trace(const char *list, unsigned *mask)
+{
+    *mask = RUN_TRACE_EXC | RUN_TRACE_IRQ | RUN_TRACE_IO;
+    if (!list)
+        return true;
+    *mask = 0;
+    char word[32];
+    while ((list = tools_next_path(list, word, sizeof(word)))) {
+        bool found = !strcmp(word, "all");
+        if (found)
+            *mask = ~0u;
+        for (size_t i = 0; i < sizeof(trace_names) / sizeof(trace_names[0]); i++)
+            if (!strcmp(word, trace_names[i].name)) {
+                *mask |= trace_names[i].bit;
+                found = true;
+            }
+        if (!found) {
+            fprintf(stderr, "verso run: unknown trace event \"%s\"\n", word);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool parse_lockstep(const char *text, struct run_config *cfg)
+{
+    if (!text)
+        return true;
+    cfg->lockstep = true;
+    if (!*text)
+        return true;
+    char *end;
+    errno = 0;
+    cfg->lockstep_skip = strtoull(text, &end, 0);
+    if (*end == ',')
+        cfg->lockstep_count = strtoull(end + 1, &end, 0);
+    if (errno || *end || !isdigit((unsigned char)text[0])) {
+        fprintf(stderr, "verso run: --lockstep=SKIP,COUNT takes two numbers of instructions\n");
+        return false;
+    }
+    return true;
+}
+
+static bool parse_escape(const char *text, int *escape)
+{
+    *escape = ESCAPE_DEFAULT;
+    if (!text)
+        return true;
+    if (!strcmp(text, "none")) {
+        *escape = -1;
+        return true;
+    }
+    if (isalpha((unsigned char)text[0]) && !text[1]) {
+        *escape = toupper((unsigned char)text[0]) - '@';
+        return true;
+    }
+    fprintf(stderr, "verso run: --escape takes a letter or \"none\"\n");
+    return false;
+}
+
+/* -- Statistics
+ * ---------------------------------------------------------------------------------------------------- */
+
+/* Executed pages by where their code came from; PAGE_REUSED are no look-ups. */
+struct hits {
+    uint64_t hit, total;
+};
+static const enum run_counter miss_counters[] = {RUN_COUNTER_PAGE_MISS_NONE, RUN_COUNTER_PAGE_MISS_ENTRY,
+                                                 RUN_COUNTER_PAGE_MISS_REFUSED,
+                                                 RUN_COUNTER_PAGE_MISS_PATCHED};
+
+static struct hits count_hits(const struct run_result *r)
+{
+    struct hits h = {r->counter[RUN_COUNTER_PAGE_HIT], r->counter[RUN_COUNTER_PAGE_HIT]};
+    for (size_t i = 0; i < sizeof(miss_counters) / sizeof(miss_counters[0]); i++)
+        h.total += r->counter[miss_counters[i]];
+    return h;
+}
+
+static void stats_text(FILE *to, const struct run_result *r, const struct cache_stats *cs)
+{
+    struct hits h = count_hits(r);
+    fprintf(to, "end               %s\n", run_end_name(r->end));
+    fprintf(to, "wall time         %.3f s, processor time %.3f s\n", (double)r->wall_ns / 1e9,
+            (double)r->cpu_ns / 1e9);
+    if (h.total)
+        fprintf(to, "executed pages    %" PRIu64 " looked up, %" PRIu64 " exact hits (%.2f %%)\n", h.total,
+                h.hit, 100.0 * (double)h.hit / (double)h.total);
+    for (size_t i = 0; i < sizeof(miss_counters) / sizeof(miss_counters[0]); i++)
+        if (h.total)
+            fprintf(to, "  miss            %8" PRIu64 "  %s\n", r->counter[miss_counters[i]],
+                    run_counter_text(miss_counters[i]));
+    for (unsigned i = 1; cs && i < CACHE_REFUSAL_COUNT; i++)
+        if (cs->refused[i])
+            fprintf(to, "  refused         %8" PRIu64 "  %s\n", cs->refused[i],
+                    cache_refusal_text((enum cache_refusal)i));
+    if (cs)
+        fprintf(to, "written behind    %" PRIu64 " queued, %" PRIu64 " stored, %" PRIu64 " dropped\n",
+                cs->queued, cs->stored, cs->dropped);
+    fprintf(to, "counters\n");
+    for (unsigned i = 0; i < RUN_COUNTER_COUNT; i++)
+        fprintf(to, "  %-18s %14" PRIu64 "  %s\n", run_counter_name((enum run_counter)i), r->counter[i],
+                run_counter_text((enum run_counter)i));
+}
+
+static void stats_json(FILE *to, const struct run_result *r, const struct cache_stats *cs)
+{
+    struct hits h = count_hits(r);
+    struct json j = {.to = to};
+    json_object(&j, NULL);
+    json_string(&j, "end", run_end_name(r->end));
+    json_i64(&j, "exit_status", r->exit_status);
+    json_u64(&j, "wall_ns", r->wall_ns);
+    json_u64(&j, "cpu_ns", r->cpu_ns);
+    json_u64(&j, "pages_looked_up", h.total);
+    json_real(&j, "hit_ratio", h.total ? (double)h.hit / (double)h.total : 0);
+    json_object(&j, "counters");
+    for (unsigned i = 0; i < RUN_COUNTER_COUNT; i++)
+        json_u64(&j, run_counter_name((enum run_counter)i), r->counter[i]);
+    json_end_object(&j);
+    if (cs) {
+        json_object(&j, "cache");
+        json_u64(&j, "gets", cs->gets);
+        json_u64(&j, "get_hits", cs->get_hits);
+        json_u64(&j, "get_ns", cs->get_ns);
+        json_u64(&j, "queued", cs->queued);
+        json_u64(&j, "stored", cs->stored);
+        json_u64(&j, "dropped", cs->dropped);
+        json_object(&j, "refused");
+        for (unsigned i = 1; i < CACHE_REFUSAL_COUNT; i++)
+            json_u64(&j, cache_refusal_name((enum cache_refusal)i), cs->refused[i]);
+        json_end_object(&j);
+        json_end_object(&j);
+    }
+    json_end_object(&j);
+    json_newline(&j);
+}
+
+static int print_stats(const struct options *o, const struct run_result *r, struct cache *cache)
+{
+    struct cache_error err = {0};
+    struct cache_stats cs = {0};
+    bool have = cache && cache_stats(cache, &cs, &err) == CACHE_OK;
+    FILE *to = o->stats_to ? fopen(o->stats_to, "w") : stderr;
+    if (!to) {
+        fprintf(stderr, "verso: %s: %s\n", o->stats_to, strerror(errno));
+        return STATUS_IO;
+    }
+    if (o->stats && !strcmp(o->stats, "json"))
+        stats_json(to, r, have ? &cs : NULL);
+    else
+        stats_text(to, r, have ? &cs : NULL);
+    if (to != stderr && fclose(to)) {
+        fprintf(stderr, "verso: %s: %s\n", o->stats_to, strerror(errno));
+        return STATUS_IO;
+    }
+    return STATUS_OK;
+}
+
+/* -- The command
+ * ---------------------------------------------------------------------------------------------------- */
+
+static void on_signal(int sig)
+{
+    (void)sig;
+    run_quit();
+}
+
+static void catch_signals(void)
+{
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+    struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESTART | SA_ONSTACK};
+    sigfillset(&sa.sa_mask);
+    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+        sigaction(signals[i], &sa, NULL);
+}
+
+static void announce(const struct run_result *r)
+{
+    if (r->end == RUN_EXIT_PORT)
+        fprintf(stderr, "verso: the guest ended with status %d\n", r->exit_status);
+    else if (r->error[0])
+        fprintf(stderr, "verso: %s: %s\n", run_end_name(r->end), r->error);
+    else if (r->end != RUN_POWER_OFF)
+        fprintf(stderr, "verso: ended by %s\n", run_end_name(r->end));
+}
+
+static int run_loaded(const struct options *o, struct run_config *cfg, const struct load_guest *g)
+{
+    cfg->segment = g->segment;
+    cfg->segment_count = g->segment_count;
+    cfg->entry = g->entry;
+    cfg->setup_header = g->setup_header;
+    cfg->setup_header_len = g->setup_header_len;
+    cfg->initrd = g->initrd;
+    cfg->initrd_len = g->initrd_len;
+    cfg->cmdline = g->cmdline;
+    cfg->serial_in = -1;
+    cfg->serial_out = 1;
+    int escape = cfg->escape;
+    cfg->escape = -1; /* the console thread handles it */
+    catch_signals();
+    if (!o->no_stdin)
+        cfg->serial_in = console_start(isatty(0) || o->escape ? escape : -1);
+    static struct run_result r; /* large; one machine per process */
+    run_machine(cfg, &r);
+    console_end();
+    announce(&r);
+    int status = status_of_run(&r);
+    if (o->stats || o->stats_to) {
+        int s = print_stats(o, &r, cfg->cache);
+        status = status ? status : s;
+    }
+    return status;
+}
+
+static int configure(const struct options *o, int argc, struct run_config *cfg)
+{
+    if ((argc == 1) == (o->kernel != NULL) || argc > 1) {
+        fprintf(stderr, "verso run: give one ISO, or --kernel FILE (verso run --help)\n");
+        return STATUS_USAGE;
+    }
+    if (o->ram < (uint64_t)RAM_MIN_MIB << 20 || o->ram > (uint64_t)RAM_MAX_MIB << 20 || o->ram % 4096) {
+        fprintf(stderr, "verso run: -m takes 16M to 3G\n");
+        return STATUS_USAGE;
+    }
+    if (o->stats && *o->stats && strcmp(o->stats, "json") && strcmp(o->stats, "text")) {
+        fprintf(stderr, "verso run: --stats is text or json\n");
+        return STATUS_USAGE;
+    }
+    if (!parse_lockstep(o->lockstep, cfg) || !parse_trace(o->trace_events, &cfg->trace_mask) ||
+        !parse_escape(o->escape, &cfg->escape))
+        return STATUS_USAGE;
+    cfg->ram_bytes = o->ram;
+    cfg->emulate_only = o->emulate;
+    cfg->cache_readonly = o->cache_readonly;
+    cfg->stop_after_insns = o->stop_after;
+    return STATUS_OK;
+}
+
+static int open_outputs(const struct options *o, struct run_config *cfg)
+{
+    int status = STATUS_OK;
+    if (o->trace && !(cfg->trace = fopen(o->trace, "we"))) {
+        fprintf(stderr, "verso: %s: %s\n", o->trace, strerror(errno));
+        return STATUS_IO;
+    }
+    if (!o->no_cache && !o->emulate) {
+        cfg->cache = tools_cache_open(o->cache, o->cache_readonly ? CACHE_READONLY : CACHE_CREATE, &status);
+        if (!cfg->cache)
+            fprintf(stderr, "verso: --no-cache runs without one\n");
+    }
+    return status;
+}
+
+static int run(const struct cmd *self, int argc, char **argv)
+{
+    struct options o = {.ram = (uint64_t)RAM_DEFAULT_MIB << 20};
+    struct run_config cfg = {0};
+    switch (opt_parse(self, &o, &argc, argv)) {
+    case OPT_HELP:
+        return STATUS_OK;
+    case OPT_BAD:
+        return STATUS_USAGE;
+    case OPT_DONE:
+        break;
+    }
+    int status = configure(&o, argc, &cfg);
+    if (status)
+        return status;
+    struct load_request req = {.iso = argc ? argv[0] : NULL,
+                               .entry = o.entry,
+                               .kernel = o.kernel,
+                               .initrd = o.initrd,
+                               .append = o.append,
+                               .append_extra = o.append_extra,
+                               .ram_bytes = o.ram};
+    struct load_guest guest;
+    /* Before anything else: the parsers' process should inherit no cache and no terminal setting. */
+    if ((status = load_guest(&req, &guest)))
+        return status;
+    status = open_outputs(&o, &cfg);
+    if (!status)
+        status = run_loaded(&o, &cfg, &guest);
+    if (cfg.trace)
+        fclose(cfg.trace);
+    status = tools_cache_close(cfg.cache, status);
+    load_guest_free(&guest);
+    return status;
+}
+
+const struct cmd cmd_run = {
+    .name = "run",
+    .args = "GUEST.iso | --kernel FILE [--initrd FILE] [--append TEXT]",
+    .summary = "run a guest, its serial line on standard input and output",
+    .opts = options,
+    .run = run,
+    .notes = "On a terminal Ctrl-A x quits, Ctrl-A h shows the keys. verso --help lists the exit statuses.",
+};
