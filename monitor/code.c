@@ -1,0 +1,713 @@
+/* monitor/code.c: patched pages in memory: found, loaded, made, placed, linked and dropped.
+ *
+ * page_code  the verso of one guest-physical page in one mode, position-independent, as the cache stores it
+ * inst       a copy of it in executable memory for one linear address of that page, its relocations applied
+ * thunk      the check in front of an entry: `r8d == this EIP?` without touching flags; what the indirect-branch tables point to
+ *
+ * Code memory is one memfd mapped twice, writable and executable (W^X by address). It is filled from one end and emptied as a whole when
+ * full. Dropped instances stay in place until then, unreachable: their thunks lead to the miss stub, links into them are taken
+ * back and the shadow stack is emptied.
+ *
+ * Supervisor code is linked page to page: one window serves all of its address spaces, so a link holds as long as the target's
+ * linear page keeps its mapping (window.c calls code_unlink_linear()). User code goes through its window's table instead: the
+ * same instance serves every process that maps the page at that address, and the neighbour page may differ between them.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "monitor/machine.h"
+
+#define PAGE_HASH 16384u
+#define THUNK_HASH 65536u
+#define LINK_MAX (1u << 20)
+#define THUNK_BYTES ((uint64_t)THUNK_MAX * THUNK_SIZE)
+/* Bits of vm.code_pages[]. */
+#define CODE_PAGE_VERSO 1u
+#define CODE_PAGE_UNIT  2u /* holds a part of a page-straddling instruction */
+
+struct thunk {
+    uint32_t eip;
+    struct inst *inst; /* NULL: leaves to the emulator (code_force_emulation) */
+    uint32_t next_of_inst, next_in_hash; /* + 1 */
+};
+
+struct link_rec {
+    struct inst *from, *to; /* to: linked at present */
+    uint32_t field, tail;   /* offsets from code_rx */
+    uint32_t target;        /* guest EIP */
+    uint32_t next_by_page, next_in; /* + 1 */
+};
+
+static bool bit(const uint8_t *map, unsigned i)
+{
+    return map[i >> 3] >> (i & 7) & 1;
+}
+static void set_bit(uint8_t *map, unsigned i)
+{
+    map[i >> 3] |= (uint8_t)(1u << (i & 7));
+}
+
+static void *reserve(size_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+bool code_init(struct machine *m, char *err, size_t err_size)
+{
+    uint64_t total = THUNK_BYTES + CODE_SIZE;
+    m->code_fd = memfd_create("verso-code", MFD_CLOEXEC);
+    if (m->code_fd < 0 || ftruncate(m->code_fd, (off_t)total) != 0)
+        goto fail;
+    m->code_rw = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_SHARED, m->code_fd, 0);
+    m->code_rx = mmap(NULL, total, PROT_READ | PROT_EXEC, MAP_SHARED, m->code_fd, 0);
+    if (m->code_rw == MAP_FAILED || m->code_rx == MAP_FAILED)
+        goto fail;
+    m->code_owner = reserve((total / CODE_GRANULE) * sizeof(*m->code_owner));
+    m->thunk = reserve(THUNK_MAX * sizeof(*m->thunk));
+    m->thunk_hash = reserve(THUNK_HASH * sizeof(*m->thunk_hash));
+    m->page_hash = reserve(PAGE_HASH * sizeof(*m->page_hash));
+    m->inst_pool = reserve(INST_MAX * sizeof(*m->inst_pool));
+    m->link = reserve(LINK_MAX * sizeof(*m->link));
+    m->link_by_page = reserve((1u << 20) * sizeof(*m->link_by_page));
+    m->inst_at = reserve((1u << 20) * sizeof(*m->inst_at));
+    m->scan = malloc(sizeof(*m->scan));
+    m->page_seen = calloc(m->ram_pages, 1);
+    if (!m->code_owner || !m->thunk || !m->thunk_hash || !m->page_hash || !m->inst_pool || !m->link || !m->link_by_page ||
+        !m->inst_at || !m->scan || !m->page_seen)
+        goto fail;
+    m->code_used = THUNK_BYTES;
+    m->options = xlat_host_options() | (m->cfg->lockstep ? XLAT_OPT_STEP : 0);
+    m->fingerprint = xlat_fingerprint(m->options);
+    return true;
+fail:
+    snprintf(err, err_size, "cannot reserve code memory: %s", strerror(errno));
+    return false;
+}
+
+static void page_code_free(struct page_code *pc)
+{
+    xlat_verso_free(&pc->verso);
+    free(pc);
+}
+
+void code_destroy(struct machine *m)
+{
+    for (unsigned i = 0; m->page_hash && i < PAGE_HASH; i++)
+        for (struct page_code *pc = m->page_hash[i], *next; pc; pc = next) {
+            next = pc->next;
+            page_code_free(pc);
+        }
+    uint64_t total = THUNK_BYTES + CODE_SIZE;
+    munmap(m->code_rw, total);
+    munmap(m->code_rx, total);
+    munmap(m->code_owner, (total / CODE_GRANULE) * sizeof(*m->code_owner));
+    munmap(m->thunk, THUNK_MAX * sizeof(*m->thunk));
+    munmap(m->thunk_hash, THUNK_HASH * sizeof(*m->thunk_hash));
+    munmap(m->page_hash, PAGE_HASH * sizeof(*m->page_hash));
+    munmap(m->inst_pool, INST_MAX * sizeof(*m->inst_pool));
+    munmap(m->link, LINK_MAX * sizeof(*m->link));
+    munmap(m->link_by_page, (1u << 20) * sizeof(*m->link_by_page));
+    munmap(m->inst_at, (1u << 20) * sizeof(*m->inst_at));
+    close(m->code_fd);
+    free(m->scan);
+    free(m->page_seen);
+    cache_buf_free(&m->cache_buf);
+}
+
+/* -- Writing host code ---------------------------------------------------------------------------------------------------- */
+
+static void put32(struct machine *m, uint64_t off, uint32_t v)
+{
+    memcpy(m->code_rw + off, &v, 4);
+}
+
+static uint64_t host_of(const struct machine *m, uint64_t off)
+{
+    return (uint64_t)(uintptr_t)m->code_rx + off;
+}
+
+#define STUB_OFF(id) ((uint32_t)(offsetof(struct cpu, stub) + 8u * XLAT_STUB_##id))
+
+/* mov r9,rcx; lea ecx,[r8-eip]; jrcxz 1f; mov rcx,r9; jmp [MISS]; 1: mov rcx,r9; jmp target */
+static void write_thunk(struct machine *m, uint64_t off, uint32_t eip, uint64_t target_off)
+{
+    static const uint8_t form[THUNK_SIZE] = {0x49, 0x89, 0xC9, 0x41, 0x8D, 0x88, 0,    0,    0, 0,    0xE3, 0x0A, 0x4C, 0x89, 0xC9,
+                                             0x41, 0xFF, 0xA5, 0,    0,    0,    0,    0x4C, 0x89, 0xC9, 0xE9, 0, 0, 0, 0, 0xCC, 0xCC};
+    memcpy(m->code_rw + off, form, THUNK_SIZE);
+    put32(m, off + 6, 0u - eip);
+    put32(m, off + 18, STUB_OFF(MISS));
+    put32(m, off + 26, (uint32_t)(target_off - (off + 30)));
+}
+
+/* A thunk whose instance is gone: a match goes to the miss stub too. */
+static void kill_thunk(struct machine *m, uint32_t n)
+{
+    uint64_t off = (uint64_t)n * THUNK_SIZE;
+    put32(m, off + 26, (uint32_t)((off + 15) - (off + 30)));
+}
+
+/* mov r8d,eip; jmp [EMULATE] */
+static void write_emulate_stub(struct machine *m, uint64_t off, uint32_t eip)
+{
+    static const uint8_t form[13] = {0x41, 0xB8, 0, 0, 0, 0, 0x41, 0xFF, 0xA5, 0, 0, 0, 0};
+    memcpy(m->code_rw + off, form, sizeof(form));
+    put32(m, off + 2, eip);
+    put32(m, off + 9, STUB_OFF(EMULATE));
+}
+
+/* -- Links ----------------------------------------------------------------------------------------------------------------- */
+
+static void link_to(struct machine *m, uint32_t n, struct inst *to)
+{
+    struct link_rec *l = &m->link[n];
+    if (l->to || l->from->dead || to->dead || l->from->page->mode != to->page->mode)
+        return;
+    if (bit(to->page->straddle, l->target & PAGE_MASK_))
+        return;
+    int32_t host = xlat_entry(to->page->verso.unwind, to->page->verso.unwind_len, l->target & PAGE_MASK_);
+    if (host < 0)
+        return;
+    put32(m, l->field, to->code_off + (uint32_t)host - (l->field + 4));
+    l->to = to;
+    l->next_in = to->in_links;
+    to->in_links = n + 1;
+    COUNT(m, LINKS);
+}
+
+static void unlink_all_into(struct machine *m, struct inst *to)
+{
+    for (uint32_t n = to->in_links, next; n; n = next) {
+        struct link_rec *l = &m->link[n - 1];
+        next = l->next_in;
+        put32(m, l->field, l->tail - (l->field + 4));
+        l->to = NULL;
+        l->next_in = 0;
+    }
+    to->in_links = 0;
+}
+
+static void links_of_new(struct machine *m, struct inst *in)
+{
+    const struct xlat_verso *v = &in->page->verso;
+    for (uint32_t i = 0; i < v->link_count && m->link_used < LINK_MAX; i++) {
+        uint32_t n = m->link_used++;
+        uint32_t target = in->lin + (uint32_t)v->links[i].target;
+        m->link[n] = (struct link_rec){in, NULL, in->code_off + v->links[i].field_off, in->code_off + v->links[i].tail_off,
+                                       target, m->link_by_page[target >> 12], 0};
+        m->link_by_page[target >> 12] = n + 1;
+        struct inst *to = m->inst_at[target >> 12];
+        if (to)
+            link_to(m, n, to);
+    }
+}
+
+/* `in` is now what supervisor code finds at its linear page. */
+static void publish_linear(struct machine *m, struct inst *in)
+{
+    if (in->page->unit || m->inst_at[in->lin >> 12] == in)
+        return;
+    if (m->inst_at[in->lin >> 12])
+        unlink_all_into(m, m->inst_at[in->lin >> 12]);
+    m->inst_at[in->lin >> 12] = in;
+    uint32_t *prev = &m->link_by_page[in->lin >> 12];
+    for (uint32_t n = *prev; n; n = *prev) {
+        struct link_rec *l = &m->link[n - 1];
+        if (l->from->dead) {
+            *prev = l->next_by_page; /* its code is gone */
+            continue;
+        }
+        link_to(m, n - 1, in);
+        prev = &l->next_by_page;
+    }
+}
+
+void code_unlink_linear(struct machine *m, uint32_t lin)
+{
+    struct inst *in = m->inst_at[lin >> 12];
+    if (!in)
+        return;
+    unlink_all_into(m, in);
+    m->inst_at[lin >> 12] = NULL;
+}
+
+/* -- Instances ------------------------------------------------------------------------------------------------------------- */
+
+void code_flush_all(struct machine *m)
+{
+    COUNT(m, CODE_FLUSHES);
+    for (unsigned i = 0; i < PAGE_HASH; i++)
+        for (struct page_code *pc = m->page_hash[i]; pc; pc = pc->next)
+            pc->insts = NULL;
+    memset(m->code_owner, 0, (m->code_used / CODE_GRANULE + 1) * sizeof(*m->code_owner));
+    memset(m->thunk_hash, 0, THUNK_HASH * sizeof(*m->thunk_hash));
+    for (uint32_t i = 0; i < m->link_used; i++) {
+        m->link_by_page[m->link[i].target >> 12] = 0;
+        m->inst_at[m->link[i].target >> 12] = NULL;
+    }
+    for (uint32_t i = 0; i < m->inst_used; i++)
+        m->inst_at[m->inst_pool[i].lin >> 12] = NULL;
+    m->link_used = 0;
+    m->thunk_used = 0;
+    m->inst_used = 0;
+    m->inst_free = NULL;
+    m->code_used = THUNK_BYTES;
+    for (unsigned i = 0; i < WINDOW_MAX; i++)
+        if (m->window[i].live)
+            window_flush_ibtc(m, &m->window[i]);
+    machine_reset_shadow(m);
+}
+
+static struct inst *inst_make(struct machine *m, struct page_code *pc, uint32_t lin)
+{
+    const struct xlat_verso *v = &pc->verso;
+    uint64_t room = (v->code_len + CODE_GRANULE - 1) & ~(uint64_t)(CODE_GRANULE - 1);
+    if (m->code_used + room > THUNK_BYTES + CODE_SIZE || m->inst_used == INST_MAX || m->thunk_used + 64 > THUNK_MAX ||
+        m->link_used + v->link_count > LINK_MAX)
+        code_flush_all(m);
+    struct inst *in = &m->inst_pool[m->inst_used++];
+    *in = (struct inst){.page = pc, .lin = lin, .code_off = (uint32_t)m->code_used, .code_len = v->code_len};
+    memcpy(m->code_rw + in->code_off, v->code, v->code_len);
+    for (uint32_t i = 0; i < v->reloc_count; i++) {
+        uint32_t field;
+        uint64_t at = in->code_off + (uint64_t)v->relocs[i].host_off;
+        memcpy(&field, m->code_rw + at, 4);
+        put32(m, at, field + lin);
+    }
+    for (uint64_t g = m->code_used / CODE_GRANULE; g < (m->code_used + room) / CODE_GRANULE; g++)
+        m->code_owner[g] = in;
+    m->code_used += room;
+    in->next = pc->insts;
+    pc->insts = in;
+    COUNT_ADD(m, CODE_BYTES, v->code_len);
+    if (!(pc->mode & XLAT_MODE_USER))
+        links_of_new(m, in);
+    return in;
+}
+
+static struct inst *inst_get(struct machine *m, struct page_code *pc, uint32_t lin)
+{
+    for (struct inst *in = pc->insts; in; in = in->next)
+        if (in->lin == lin)
+            return in;
+    if (pc->insts)
+        COUNT(m, PAGE_REUSED);
+    return inst_make(m, pc, lin);
+}
+
+static void inst_kill(struct machine *m, struct inst *in)
+{
+    in->dead = true;
+    for (uint32_t n = in->thunks; n; n = m->thunk[n - 1].next_of_inst)
+        kill_thunk(m, n - 1);
+    unlink_all_into(m, in);
+    if (m->inst_at[in->lin >> 12] == in)
+        m->inst_at[in->lin >> 12] = NULL;
+    for (uint64_t g = in->code_off / CODE_GRANULE; g * CODE_GRANULE < in->code_off + (uint64_t)in->code_len; g++)
+        m->code_owner[g] = NULL;
+    in->page = NULL;
+}
+
+struct inst *code_find(struct machine *m, uint64_t rip)
+{
+    uint64_t off = rip - (uint64_t)(uintptr_t)m->code_rx;
+    if (off < THUNK_BYTES || off >= m->code_used)
+        return NULL;
+    return m->code_owner[off / CODE_GRANULE];
+}
+
+bool code_in_thunks(struct machine *m, uint64_t rip)
+{
+    return rip - (uint64_t)(uintptr_t)m->code_rx < THUNK_BYTES;
+}
+
+static uint32_t thunk_get(struct machine *m, struct inst *in, uint32_t eip, uint32_t host)
+{
+    uint32_t h = (uint32_t)(((uint64_t)eip * 0x9E3779B1u ^ (uint32_t)(in - m->inst_pool) * 0x85EBCA6Bu) >> 7) % THUNK_HASH;
+    for (uint32_t n = m->thunk_hash[h]; n; n = m->thunk[n - 1].next_in_hash)
+        if (m->thunk[n - 1].inst == in && m->thunk[n - 1].eip == eip)
+            return n - 1;
+    uint32_t n = m->thunk_used++;
+    m->thunk[n] = (struct thunk){eip, in, in->thunks, m->thunk_hash[h]};
+    m->thunk_hash[h] = n + 1;
+    in->thunks = n + 1;
+    write_thunk(m, (uint64_t)n * THUNK_SIZE, eip, in->code_off + host);
+    return n;
+}
+
+/* -- Making versos ----------------------------------------------------------------------------------------------------------- */
+
+static uint64_t clock_ns(void)
+{
+    return machine_now_ns();
+}
+
+static void note_attr(struct page_code *pc, const uint8_t *attr)
+{
+    for (unsigned i = 0; i < SCAN_PAGE_SIZE; i++) {
+        if (!attr[i])
+            continue;
+        if (attr[i] & (SCAN_ATTR_START | SCAN_ATTR_INSIDE))
+            set_bit(pc->covered, i);
+        if (attr[i] & SCAN_ATTR_START)
+            set_bit(pc->start, i);
+        if (attr[i] & SCAN_ATTR_STRADDLE) {
+            set_bit(pc->straddle, i);
+            for (unsigned j = i; j < SCAN_PAGE_SIZE; j++)
+                set_bit(pc->covered, j);
+        }
+        if (attr[i] & SCAN_ATTR_ENTRY)
+            set_bit(pc->entry, i);
+    }
+}
+
+static bool has_entry(const struct page_code *pc, uint32_t off)
+{
+    return bit(pc->straddle, off) || xlat_entry(pc->verso.unwind, pc->verso.unwind_len, off) >= 0;
+}
+
+static struct cache_key key_of(const struct machine *m, const struct page_code *pc)
+{
+    return (struct cache_key){pc->hash_lo, pc->hash_hi, pc->mode, 0, m->fingerprint};
+}
+
+/* Loads the record for a page. True: pc is filled and has the entry. */
+static bool load_page(struct machine *m, struct page_code *pc, const uint8_t *recto, uint32_t off)
+{
+    struct cache_key key = key_of(m, pc);
+    struct cache_record rec;
+    enum cache_refusal why = CACHE_REFUSAL_NONE;
+    enum cache_code got = cache_get(m->cfg->cache, &key, recto, &m->cache_buf, &rec, &why);
+    if (got == CACHE_REFUSED) {
+        COUNT(m, PAGE_MISS_REFUSED);
+        return false;
+    }
+    if (got != CACHE_OK) {
+        if (m->page_seen[pc->pfn] & PAGE_SEEN_WRITTEN)
+            COUNT(m, PAGE_MISS_PATCHED);
+        else
+            COUNT(m, PAGE_MISS_NONE);
+        return false;
+    }
+    if (!xlat_deserialize(rec.verso, rec.verso_len, &pc->verso) || pc->verso.mode != pc->mode || pc->verso.options != m->options) {
+        COUNT(m, PAGE_MISS_REFUSED);
+        return false;
+    }
+    note_attr(pc, rec.attr);
+    if (!has_entry(pc, off)) {
+        COUNT(m, PAGE_MISS_ENTRY);
+        return false;
+    }
+    COUNT(m, PAGE_HIT);
+    cache_touch(m->cfg->cache, &key);
+    return true;
+}
+
+static void store_page(struct machine *m, const struct page_code *pc)
+{
+    static _Thread_local uint8_t *buf;
+    static _Thread_local size_t cap;
+    size_t need = xlat_serialize(&pc->verso, buf, cap);
+    if (need > cap) {
+        free(buf);
+        cap = need + 65536;
+        buf = malloc(cap);
+        if (!buf) {
+            cap = 0;
+            return;
+        }
+        need = xlat_serialize(&pc->verso, buf, cap);
+    }
+    uint32_t sensitive = 0;
+    for (unsigned c = 0; c < SCAN_CLASS_COUNT; c++)
+        if (scan_class_sensitive((enum scan_class)c))
+            sensitive += m->scan->class_count[c];
+    struct cache_key key = key_of(m, pc);
+    struct cache_record rec = {m->vm.ram + (uint64_t)pc->pfn * PAGE_SIZE_, m->scan->attr, buf, (uint32_t)need, m->scan->count,
+                               sensitive};
+    cache_put_later(m->cfg->cache, &key, &rec);
+}
+
+static bool translate_page(struct machine *m, struct page_code *pc, const uint8_t *recto, uint32_t off)
+{
+    uint16_t entries[SCAN_PAGE_SIZE];
+    size_t n = 0;
+    set_bit(pc->entry, off);
+    for (unsigned i = 0; i < SCAN_PAGE_SIZE; i++)
+        if (bit(pc->entry, i))
+            entries[n++] = (uint16_t)i;
+    memset(pc->start, 0, sizeof(pc->start));
+    memset(pc->covered, 0, sizeof(pc->covered));
+    memset(pc->straddle, 0, sizeof(pc->straddle));
+    scan_page(recto, 32, entries, n, m->scan);
+    for (unsigned i = 0; i < m->scan->count; i++)
+        if (bit(pc->emulate, m->scan->insn[i].off)) {
+            m->scan->insn[i].cls = SCAN_CLASS_VIRT; /* a class that always leaves to the emulator */
+            pc->forced = true;
+        }
+    note_attr(pc, m->scan->attr);
+    return xlat_translate(m->scan, pc->mode, m->options, &pc->verso) == XLAT_OK;
+}
+
+static unsigned page_bucket(uint32_t pfn)
+{
+    return (pfn * 0x9E3779B1u >> 12) % PAGE_HASH;
+}
+
+static void enter_page(struct machine *m, struct page_code *pc)
+{
+    unsigned b = page_bucket(pc->pfn);
+    pc->next = m->page_hash[b];
+    m->page_hash[b] = pc;
+    m->page_seen[pc->pfn] |= PAGE_SEEN;
+    m->vm.code_pages[pc->pfn] |= pc->unit ? CODE_PAGE_UNIT : CODE_PAGE_VERSO;
+    window_protect(m, pc->pfn);
+    mmu_flush_tlb_writes(&m->vm, gpa((uint64_t)pc->pfn * PAGE_SIZE_));
+}
+
+static struct page_code *page_find(struct machine *m, uint32_t pfn, uint32_t mode)
+{
+    for (struct page_code *pc = m->page_hash[page_bucket(pfn)]; pc; pc = pc->next)
+        if (pc->pfn == pfn && pc->mode == mode && !pc->unit)
+            return pc;
+    return NULL;
+}
+
+/* Makes or loads the verso of a page with an entry at off. old: a verso without that entry, whose entries are taken over. */
+static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mode, uint32_t off, const struct page_code *old)
+{
+    struct page_code *pc = calloc(1, sizeof(*pc));
+    if (!pc)
+        return NULL;
+    const uint8_t *recto = m->vm.ram + (uint64_t)pfn * PAGE_SIZE_;
+    pc->pfn = pfn;
+    pc->mode = mode;
+    xlat_verso_init(&pc->verso);
+    bool stored = false, cached = m->cfg->cache && !m->cfg->lockstep;
+    if (old) {
+        memcpy(pc->entry, old->entry, sizeof(pc->entry));
+        memcpy(pc->emulate, old->emulate, sizeof(pc->emulate));
+        pc->forced = old->forced;
+    }
+    if (cached) {
+        uint64_t t = clock_ns();
+        cache_hash_page(recto, &pc->hash_lo, &pc->hash_hi);
+        stored = !old && load_page(m, pc, recto, off);
+        COUNT_ADD(m, CACHE_NS, clock_ns() - t);
+    } else {
+        COUNT(m, PAGE_OFF);
+    }
+    if (!stored) {
+        uint64_t t = clock_ns();
+        if (!translate_page(m, pc, recto, off)) {
+            page_code_free(pc);
+            return NULL;
+        }
+        COUNT_ADD(m, TRANSLATE_NS, clock_ns() - t);
+        if (cached && !m->cfg->cache_readonly && !pc->forced)
+            store_page(m, pc);
+    }
+    enter_page(m, pc);
+    return pc;
+}
+
+static void page_remove(struct machine *m, struct page_code *pc)
+{
+    struct page_code **at = &m->page_hash[page_bucket(pc->pfn)];
+    while (*at != pc)
+        at = &(*at)->next;
+    *at = pc->next;
+    for (struct inst *in = pc->insts, *next; in; in = next) {
+        next = in->next;
+        inst_kill(m, in);
+    }
+    machine_reset_shadow(m);
+    page_code_free(pc);
+}
+
+/* -- Page-straddling instructions --------------------------------------------------------------------------------------------- */
+
+static struct page_code *unit_get(struct machine *m, uint32_t pfn, uint32_t pfn2, uint32_t mode, uint32_t off)
+{
+    for (struct page_code *pc = m->page_hash[page_bucket(pfn)]; pc; pc = pc->next)
+        if (pc->pfn == pfn && pc->unit && pc->unit_off == off && pc->pfn2 == pfn2 && pc->mode == mode)
+            return pc;
+    struct page_code *pc = calloc(1, sizeof(*pc));
+    if (!pc)
+        return NULL;
+    uint8_t bytes[2 * SCAN_INSN_MAX_LEN];
+    unsigned first = SCAN_PAGE_SIZE - off;
+    memcpy(bytes, m->vm.ram + (uint64_t)pfn * PAGE_SIZE_ + off, first);
+    memcpy(bytes + first, m->vm.ram + (uint64_t)pfn2 * PAGE_SIZE_, SCAN_INSN_MAX_LEN);
+    xlat_verso_init(&pc->verso);
+    pc->pfn = pfn;
+    pc->pfn2 = pfn2;
+    pc->unit = true;
+    pc->unit_off = (uint16_t)off;
+    pc->mode = mode;
+    if (scan_unit(bytes, SCAN_INSN_MAX_LEN, off, 32, m->scan) != SCAN_OK ||
+        xlat_translate(m->scan, mode, m->options, &pc->verso) != XLAT_OK) {
+        page_code_free(pc);
+        return NULL;
+    }
+    COUNT(m, UNITS);
+    enter_page(m, pc);
+    m->vm.code_pages[pfn2] |= CODE_PAGE_UNIT;
+    window_protect(m, pfn2);
+    mmu_flush_tlb_writes(&m->vm, gpa((uint64_t)pfn2 * PAGE_SIZE_));
+    return pc;
+}
+
+/* Units whose second page is pfn hang in the buckets of their first page, which is usually the neighbour in the file but may be any. */
+static void units_drop(struct machine *m, uint32_t pfn)
+{
+    for (unsigned b = 0; b < PAGE_HASH; b++)
+        for (struct page_code *pc = m->page_hash[b], *next; pc; pc = next) {
+            next = pc->next;
+            if (pc->unit && (pc->pfn == pfn || pc->pfn2 == pfn))
+                page_remove(m, pc);
+        }
+}
+
+/* -- Writes to code ------------------------------------------------------------------------------------------------------------ */
+
+void code_drop_page(struct machine *m, uint32_t pfn)
+{
+    for (struct page_code *pc = m->page_hash[page_bucket(pfn)], *next; pc; pc = next) {
+        next = pc->next;
+        if (pc->pfn == pfn && !pc->unit) {
+            page_remove(m, pc);
+            COUNT(m, PAGE_DROPPED);
+        }
+    }
+    if (m->vm.code_pages[pfn] & CODE_PAGE_UNIT)
+        units_drop(m, pfn);
+    m->vm.code_pages[pfn] = 0;
+    m->page_seen[pfn] |= PAGE_SEEN_WRITTEN;
+}
+
+void code_written(struct machine *m, gpa_t a, unsigned len)
+{
+    uint32_t pfn = (uint32_t)(a.v >> 12), off = (uint32_t)a.v & PAGE_MASK_;
+    /* A unit's bytes: the end of its first page is covered by that page's verso; the start of its second page is within 14 bytes. */
+    bool hit = (m->vm.code_pages[pfn] & CODE_PAGE_UNIT) && off < SCAN_INSN_MAX_LEN, any = false;
+    for (struct page_code *pc = m->page_hash[page_bucket(pfn)]; pc && !hit; pc = pc->next) {
+        if (pc->pfn != pfn)
+            continue;
+        any = true;
+        if (pc->unit) {
+            hit = off + len > pc->unit_off;
+            continue;
+        }
+        for (unsigned i = off; i < off + len && i < SCAN_PAGE_SIZE; i++)
+            hit |= bit(pc->covered, i);
+    }
+    if (hit || !any)
+        code_drop_page(m, pfn);
+}
+
+/* -- Resolution ----------------------------------------------------------------------------------------------------------------- */
+
+enum code_result code_resolve(struct machine *m, uint32_t eip, struct mmu_fault *fault)
+{
+    uint32_t lin = eip & ~PAGE_MASK_, off = eip & PAGE_MASK_;
+    unsigned access = MMU_EXEC | (m->mode & XLAT_MODE_USER ? MMU_USER : 0);
+    struct mmu_page p;
+    if (!mmu_walk(&m->vm, gva(eip), access, &p, fault))
+        return CODE_PAGE_FAULT;
+    uint32_t pfn = (uint32_t)(p.page.v >> 12);
+    if (!machine_is_ram(m, p.page.v >> 12))
+        return CODE_EMULATE;
+
+    struct page_code *pc = page_find(m, pfn, m->mode);
+    if (!pc)
+        pc = page_make(m, pfn, m->mode, off, NULL);
+    if (pc && !has_entry(pc, off)) {
+        COUNT(m, PAGE_RESCAN);
+        struct page_code *old = pc;
+        /* The new one first: it takes over the entries of the old. */
+        pc = page_make(m, pfn, m->mode, off, old);
+        page_remove(m, old);
+    }
+    if (!pc || !has_entry(pc, off))
+        return CODE_EMULATE;
+
+    if (bit(pc->straddle, off)) {
+        struct mmu_page p2;
+        if (!mmu_walk(&m->vm, gva(lin + PAGE_SIZE_), access, &p2, fault))
+            return CODE_EMULATE; /* the emulator finds out whether the fetch really gets there */
+        if (!machine_is_ram(m, p2.page.v >> 12))
+            return CODE_EMULATE;
+        pc = unit_get(m, pfn, (uint32_t)(p2.page.v >> 12), m->mode, off);
+        if (!pc)
+            return CODE_EMULATE;
+        window_note_exec(m, gva(lin + PAGE_SIZE_), (uint32_t)(p2.page.v >> 12));
+    }
+    struct inst *in = inst_get(m, pc, lin);
+    int32_t host = xlat_entry(pc->verso.unwind, pc->verso.unwind_len, off);
+    if (host < 0)
+        return CODE_EMULATE;
+    if (m->thunk_used == THUNK_MAX) {
+        code_flush_all(m);
+        in = inst_get(m, pc, lin);
+    }
+    window_note_exec(m, gva(lin), pfn);
+    uint32_t n = thunk_get(m, in, eip, (uint32_t)host);
+    struct window *w = m->current;
+    w->ibtc[ibtc_index(eip, w->ibtc_mask)] = host_of(m, (uint64_t)n * THUNK_SIZE);
+    w->ibtc_dirty = true;
+    if (!(m->mode & XLAT_MODE_USER))
+        publish_linear(m, in);
+    return CODE_OK;
+}
+
+void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip)
+{
+    struct page_code *pc = in->page;
+    uint32_t off = eip & PAGE_MASK_;
+    if (eip - in->lin >= PAGE_SIZE_ || bit(pc->emulate, off))
+        return;
+    int32_t host = xlat_entry(pc->verso.unwind, pc->verso.unwind_len, off);
+    if (host < 0 || (uint32_t)host + 5 > in->code_len)
+        return;
+    set_bit(pc->emulate, off);
+    struct scan_insn insn;
+    if (pc->unit || scan_decode(m->vm.ram + (uint64_t)pc->pfn * PAGE_SIZE_ + off, SCAN_PAGE_SIZE - off, 32, &insn) != SCAN_OK)
+        return;
+    bool room = m->thunk_used < THUNK_MAX;
+    for (unsigned i = 1; i < 5 && room; i++) {
+        struct xlat_unwound u;
+        /* Another instruction's entry among the bytes to be overwritten? */
+        if (xlat_unwind(pc->verso.unwind, pc->verso.unwind_len, (uint32_t)host + i, &u) && u.guest_rel >= 0 &&
+            u.guest_rel < (int32_t)SCAN_PAGE_SIZE && u.guest_rel != (int32_t)off &&
+            xlat_entry(pc->verso.unwind, pc->verso.unwind_len, (uint32_t)u.guest_rel) == host + (int32_t)i)
+            room = false;
+    }
+    if (!room) {
+        struct page_code *made = page_make(m, pc->pfn, pc->mode, off, pc);
+        if (made)
+            page_remove(m, pc);
+        return;
+    }
+    uint32_t n = m->thunk_used++;
+    m->thunk[n] = (struct thunk){eip, NULL, 0, 0};
+    uint64_t stub = (uint64_t)n * THUNK_SIZE, at = in->code_off + (uint64_t)(uint32_t)host;
+    write_emulate_stub(m, stub, eip);
+    m->code_rw[at] = 0xE9;
+    put32(m, at + 1, (uint32_t)(stub - (at + 5)));
+}
+
+/* What a host address in the thunk area means for the guest's state. */
+void code_unwind_thunk(struct machine *m, uint64_t rip, uint32_t *eip, bool *ecx_in_r9)
+{
+    uint64_t off = rip - (uint64_t)(uintptr_t)m->code_rx;
+    const struct thunk *t = &m->thunk[off / THUNK_SIZE];
+    *ecx_in_r9 = t->inst && off % THUNK_SIZE >= 3;
+    if (!t->inst)
+        *eip = t->eip;
+}

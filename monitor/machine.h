@@ -1,0 +1,252 @@
+/* monitor/machine.h: what run loop, windows, code memory and signal handlers share. Internal to monitor/. */
+#ifndef VERSO_MONITOR_MACHINE_H
+#define VERSO_MONITOR_MACHINE_H
+
+#include <pthread.h>
+#include <signal.h>
+#include <time.h>
+
+#include "cache/cache.h"
+#include "monitor/run.h"
+#include "monitor/stubs.h"
+#include "monitor/vm.h"
+#include "translator/xlat.h"
+
+struct machine;
+
+/* -- window.c: the host MMU as the guest's MMU
+ * -------------------------------------------------------------------------- */
+
+#define WINDOW_MAX                  48u /* window 0 is the supervisor's; the rest are user address spaces, kept by CR3 */
+#define WINDOW_BELOW                (2ull << 30)
+#define WINDOW_SPAN                 (12ull << 30) /* 2 GiB below, 4 GiB window, 6 GiB above; see translator/xlat.h */
+#define REGION_PAGES                1024u
+#define REGION_COUNT                1024u
+#define WINDOW_IBTC_SIZE            4096u
+#define WINDOW_IBTC_SIZE_SUPERVISOR 16384u
+
+/* What a window holds of one linear page. */
+enum { PAGE_READ = 1, PAGE_WRITE = 2, PAGE_EXEC = 4 /* code was found through this mapping */ };
+
+/* 4 MiB of linear space in one window. */
+struct region {
+    uint8_t state[REGION_PAGES];
+    uint32_t pfn[REGION_PAGES]; /* guest page mapped; valid where state != 0 */
+    uint64_t
+        entry[REGION_PAGES]; /* the leaf paging entry as it was when mapped: what revalidation compares */
+    uint32_t
+        rmap[REGION_PAGES]; /* next in the chain of mappings of the same guest page: a mapping id + 1, or 0 */
+    uint32_t used;          /* pages with state != 0 */
+    uint32_t window, index; /* where it is */
+    uint32_t next_free;
+    uint64_t pde[2];       /* directory entries seen (PAE: two of 2 MiB) */
+    uint64_t table_gpa[2]; /* the page table behind each, or ~0 */
+    uint8_t *copy[2];      /* its contents when last compared */
+};
+
+struct window {
+    uint8_t *base; /* host address of guest linear 0 */
+    bool live, user;
+    bool stale; /* paging entries may have changed since it was last compared */
+    uint32_t cr3;
+    uint64_t used_at; /* for eviction */
+    uint64_t *ibtc;
+    uint32_t ibtc_mask;
+    bool ibtc_dirty;
+    struct region *region[REGION_COUNT];
+    uint16_t region_list[REGION_COUNT];
+    uint32_t region_count;
+};
+
+enum window_result { WINDOW_MAPPED, WINDOW_EMULATE };
+
+bool window_init(struct machine *m, char *err, size_t err_size);
+void window_destroy(struct machine *m);
+/* The window for the vCPU's current CPL and CR3, made or brought up to date; sets cpu->host_window, ibtc,
+ * seg_window. */
+void window_select(struct machine *m);
+/* Makes linear page a accessible in the current window if the guest's page tables and the design allow.
+ * Async-signal-safe. */
+enum window_result window_fault(struct machine *m, gva_t a, bool write);
+void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page);
+/* Notes that code at linear page a of the current window comes from guest page pfn. */
+void window_note_exec(struct machine *m, gva_t a, uint32_t pfn);
+/* Takes write access to a guest page away in every window. */
+void window_protect(struct machine *m, uint32_t pfn);
+void window_flush_ibtc(struct machine *m, struct window *w);
+void window_reset_all(struct machine *m);
+
+/* -- code.c: patched pages in memory
+ * -------------------------------------------------------------------------------------- */
+
+#define CODE_SIZE    (192ull << 20)
+#define CODE_GRANULE 256u /* instances start at multiples of it */
+#define INST_MAX     65536u
+#define THUNK_MAX    (1u << 18)
+#define THUNK_SIZE   32u
+
+/* The verso of one guest page in one mode, as made or loaded. */
+struct page_code {
+    uint32_t pfn, mode;
+    bool unit, forced; /* forced: holds instructions made to be emulated because they kept faulting */
+    uint16_t unit_off;
+    uint32_t pfn2; /* unit: the second page */
+    uint64_t hash_lo, hash_hi;
+    struct xlat_verso verso;
+    uint8_t start[SCAN_PAGE_SIZE / 8];   /* bit set: an instruction begins here (straddling ones included) */
+    uint8_t covered[SCAN_PAGE_SIZE / 8]; /* bit set: byte of an instruction */
+    uint8_t straddle[SCAN_PAGE_SIZE / 8];
+    uint8_t entry[SCAN_PAGE_SIZE / 8];   /* entries it was made for */
+    uint8_t emulate[SCAN_PAGE_SIZE / 8]; /* instructions made to leave to the emulator */
+    struct inst *insts;
+    struct page_code *next; /* same hash bucket */
+};
+
+/* A verso placed in code memory for one linear page. */
+struct inst {
+    struct page_code *page;
+    uint32_t lin;                /* linear address of the page */
+    uint32_t code_off, code_len; /* offset from code_rx */
+    struct inst *next;           /* of the same page_code, or of the free list */
+    uint32_t thunks;             /* list of thunk numbers + 1 */
+    uint32_t in_links;           /* list of link records + 1 that jump into this one */
+    bool dead;
+};
+
+bool code_init(struct machine *m, char *err, size_t err_size);
+void code_destroy(struct machine *m);
+/* Finds or makes the check thunk for eip, in the current mode and window. Host address, or 0: *fault tells
+ * why (page fault, or not translatable: emulate). */
+enum code_result { CODE_OK, CODE_PAGE_FAULT, CODE_EMULATE };
+enum code_result code_resolve(struct machine *m, uint32_t eip, struct mmu_fault *fault);
+/* The instance that holds host address rip, or NULL. Async-signal-safe. */
+struct inst *code_find(struct machine *m, uint64_t rip);
+bool code_in_thunks(struct machine *m, uint64_t rip);
+void code_unwind_thunk(struct machine *m, uint64_t rip, uint32_t *eip, bool *ecx_in_r9);
+void code_drop_page(struct machine *m, uint32_t pfn);
+void code_written(struct machine *m, gpa_t a, unsigned len);
+void code_flush_all(struct machine *m);
+/* The linear page of the supervisor window lost its mapping: links into it are taken back. */
+void code_unlink_linear(struct machine *m, uint32_t lin);
+/* An instruction keeps faulting: from now on it leaves to the emulator at once. */
+void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip);
+
+enum { PAGE_SEEN = 1, PAGE_SEEN_WRITTEN = 2 };
+
+/* -- machine
+ * ----------------------------------------------------------------------------------------------------------------
+ */
+
+#define SITE_TABLE 4096u
+
+struct machine {
+    struct vm vm; /* first: struct vm * and struct machine * convert */
+    const struct run_config *cfg;
+    struct run_result *res;
+    uint64_t *counter; /* res->counter */
+
+    int ram_fd;
+    uint32_t ram_pages;
+
+    /* windows */
+    struct window *window; /* [WINDOW_MAX] */
+    struct window *current;
+    uint8_t *poison; /* PROT_NONE span for unusable segments */
+    struct region *region_pool;
+    uint32_t region_pool_used, region_free;
+    uint32_t *rmap; /* per guest page: first mapping id + 1 */
+    uint64_t window_clock;
+    uint32_t paging_cr0, paging_cr4;
+    uint64_t paging_efer;
+
+    /* code */
+    int code_fd;
+    uint8_t *code_rw, *code_rx;
+    uint64_t code_used;
+    struct inst **code_owner; /* by granule: the instance, NULL between */
+    uint32_t thunk_used;
+    struct thunk *thunk;
+    uint32_t *thunk_hash;
+    struct page_code **page_hash;
+    struct inst *inst_pool;
+    struct inst *inst_free;
+    uint32_t inst_used;
+    struct link_rec *link;
+    uint32_t link_used;
+    uint32_t *link_by_page; /* by linear page of the target (supervisor): list of link records + 1 */
+    struct inst **inst_at;  /* by linear page: the supervisor's instance reached through window 0 now */
+    struct scan_page *scan;
+    struct cache_buf cache_buf;
+    uint32_t options;
+    uint64_t fingerprint;
+    uint8_t *page_seen; /* per guest page: PAGE_SEEN_* */
+
+    /* sites that fault again and again */
+    struct {
+        uint32_t eip, count;
+    } site[SITE_TABLE];
+
+    /* execution */
+    uint32_t mode; /* XLAT_MODE_* for the current state */
+    bool flat;     /* segments allow translated code */
+    bool intr;     /* level of the 8259's request */
+    uint8_t *shadow_stack;
+    uint64_t shadow_size, shadow_top;
+    uint32_t fault_eip;
+    gva_t fault_addr;
+    uint64_t fault_rip;
+    bool fault_write,
+        fault_site; /* fault_site: the walk succeeded, the instruction has to be emulated all the same */
+    gva_t pf_addr;  /* last #PF given to the guest: mapped on the way back */
+    bool pf_pending, pf_write;
+
+    /* time, signals, input */
+    pthread_t thread;
+    timer_t timer;
+    bool timer_made;
+    uint64_t t0_ns, deadline_ns;
+    volatile sig_atomic_t quit;
+    bool ended;
+    enum run_end end;
+    pthread_t input_thread;
+    bool input_started;
+    int input_stop[2];
+    pthread_mutex_t input_lock;
+    uint8_t input[4096];
+    unsigned input_head, input_tail;
+    sigset_t old_mask, wait_mask;
+    bool reset_asked, power_off_asked;
+    uint64_t insns;
+    char out[4096];
+    unsigned out_len;
+};
+
+static inline struct machine *machine_of(struct vm *vm)
+{
+    return (struct machine *)(void *)vm;
+}
+#define COUNT(m, id)        ((m)->counter[RUN_COUNTER_##id]++)
+#define COUNT_ADD(m, id, n) ((m)->counter[RUN_COUNTER_##id] += (n))
+
+uint64_t machine_now_ns(void);
+static inline uint32_t ibtc_index(uint32_t eip, uint32_t mask)
+{
+    return (eip + (eip >> 4 | eip << 28)) & mask;
+}
+/* True if guest page pfn is RAM that may be mapped (not the legacy video hole). */
+static inline bool machine_is_ram(const struct machine *m, uint64_t pfn)
+{
+    return pfn < m->ram_pages && !(pfn >= 0xA0 && pfn < 0xC0);
+}
+/* Empties the shadow stack: its return addresses may lead to code that is no longer right. */
+static inline void machine_reset_shadow(struct machine *m)
+{
+    m->vm.cpu->host_shadow = m->shadow_top;
+}
+
+/* boot.c: places kernel, initrd, boot parameters and ACPI tables in RAM; sets the 32-bit entry state. */
+bool boot_direct(struct machine *m, char *err, size_t err_size);
+/* lockstep.c */
+enum run_end lockstep_step(struct machine *m);
+
+#endif

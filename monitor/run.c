@@ -1,0 +1,555 @@
+/* monitor/run.c: the run loop: enter translated code, find out why it came back, act.
+ *
+ * Everything that is not a plain instruction comes back here: sensitive instructions for the emulator, unresolved branches, host faults that
+ * are the guest's or nobody's, signals. Host faults that only needed a mapping are settled inside the signal handler (signals.c) and never
+ * seen here.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "monitor/machine.h"
+#include "monitor/signals.h"
+#include "monitor/trace.h"
+
+#define SHADOW_BYTES (256u << 10)
+/* Emulated in one go when the state is not one that translated code is made for (segments, real mode, ...). */
+#define EMULATE_BURST 1024u
+
+static struct machine *running; /* for run_quit() only */
+
+uint64_t machine_now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* -- Counters' names ----------------------------------------------------------------------------------------------------- */
+
+const char *run_counter_name(enum run_counter c)
+{
+    static const char *const names[] = {
+#define RUN_COUNTER(id, name, text) name,
+#include "monitor/counter.def"
+#undef RUN_COUNTER
+    };
+    return names[c];
+}
+
+const char *run_counter_text(enum run_counter c)
+{
+    static const char *const texts[] = {
+#define RUN_COUNTER(id, name, text) text,
+#include "monitor/counter.def"
+#undef RUN_COUNTER
+    };
+    return texts[c];
+}
+
+/* -- What the bus asks of the machine --------------------------------------------------------------------------------------- */
+
+static uint64_t bus_now(void *opaque)
+{
+    return machine_now_ns() - ((struct machine *)opaque)->t0_ns;
+}
+
+static void bus_deadline(void *opaque, uint64_t at)
+{
+    struct machine *m = opaque;
+    m->deadline_ns = at;
+    signals_set_timer(m, at == UINT64_MAX ? 0 : at + m->t0_ns);
+}
+
+static void bus_intr(void *opaque, bool level)
+{
+    struct machine *m = opaque;
+    m->intr = level;
+    m->vm.cpu->irq_pending = level;
+}
+
+static void bus_a20(void *opaque, bool on)
+{
+    struct machine *m = opaque;
+    uint32_t mask = on ? 0xFFFFFFFFu : 0xFFEFFFFFu;
+    if (m->vm.cpu->a20_mask == mask)
+        return;
+    m->vm.cpu->a20_mask = mask;
+    mmu_flush_tlb(&m->vm);
+    if (m->window)
+        window_reset_all(m);
+}
+
+static void bus_end(struct machine *m, enum run_end end)
+{
+    if (!m->ended) {
+        m->ended = true;
+        m->end = end;
+    }
+    m->vm.cpu->host_event = 1;
+}
+
+static void bus_power_off(void *opaque)
+{
+    bus_end(opaque, RUN_POWER_OFF);
+}
+
+static void bus_reset(void *opaque)
+{
+    bus_end(opaque, RUN_RESET);
+}
+
+static void bus_exit(void *opaque, int status)
+{
+    struct machine *m = opaque;
+    m->res->exit_status = status;
+    bus_end(m, RUN_EXIT_PORT);
+}
+
+static void flush_output(struct machine *m)
+{
+    for (unsigned done = 0; done < m->out_len;) {
+        ssize_t n = write(m->cfg->serial_out, m->out + done, m->out_len - done);
+        if (n > 0)
+            done += (unsigned)n;
+        else if (errno == EAGAIN) {
+            struct pollfd p = {m->cfg->serial_out, POLLOUT, 0};
+            poll(&p, 1, 100);
+        } else if (errno != EINTR)
+            break;
+    }
+    m->out_len = 0;
+}
+
+static void bus_serial_out(void *opaque, uint8_t byte)
+{
+    struct machine *m = opaque;
+    if (m->cfg->serial_out < 0)
+        return;
+    m->out[m->out_len++] = (char)byte;
+    if (byte == '\n' || m->out_len == sizeof(m->out))
+        flush_output(m);
+}
+
+static void bus_debug_out(void *opaque, uint8_t byte)
+{
+    (void)opaque;
+    fputc(byte, stderr);
+}
+
+static const struct dev_host_ops host_ops = {
+    bus_now, bus_deadline, bus_intr, bus_a20, bus_power_off, bus_reset, bus_exit, bus_serial_out, bus_debug_out,
+};
+
+/* -- Hooks of emulator and MMU. They tolerate a bare struct vm (unit tests): run is set by run_machine() only. ---------------- */
+
+void vm_code_written(struct vm *vm, gpa_t a, unsigned len)
+{
+    if (!vm->run) {
+        vm->code_pages[a.v >> 12] = 0;
+        return;
+    }
+    code_written(machine_of(vm), a, len);
+}
+
+void vm_paging_changed(struct vm *vm, enum vm_flush what, gva_t page)
+{
+    if (vm->run)
+        window_paging_changed(machine_of(vm), what, page);
+}
+
+static bool flat_segment(const struct cpu_seg *s)
+{
+    return !s->unusable && s->base == 0 && s->limit == 0xFFFFFFFFu && (s->attr & 0x80);
+}
+
+void vm_segments_changed(struct vm *vm)
+{
+    struct cpu *c = vm->cpu;
+    for (unsigned i = 0; i < 6; i++)
+        c->seg_sel[i] = c->seg[i].sel;
+    if (!vm->run)
+        return;
+    const struct cpu_seg *cs = &c->seg[SCAN_CS], *ss = &c->seg[SCAN_SS], *ds = &c->seg[SCAN_DS], *es = &c->seg[SCAN_ES];
+    /* Type bits: CS code and readable, data segments writable and not expand-down; SS and CS with D/B set. */
+    bool data = (ss->attr & 0x401E) == 0x4012 && (ds->attr & 0x1E) == 0x12 && (es->attr & 0x1E) == 0x12;
+    machine_of(vm)->flat = flat_segment(cs) && (cs->attr & 0x401A) == 0x401A && flat_segment(ss) && flat_segment(ds) &&
+                           flat_segment(es) && data;
+}
+
+/* The attr of an ES with the accessed bit clear is 12h as well: bits 1 (writable) and 4 (S). */
+
+/* -- State that decides how to run -------------------------------------------------------------------------------------------- */
+
+static bool translatable(const struct machine *m)
+{
+    const struct cpu *c = m->vm.cpu;
+    return m->flat && (c->cr0 & CPU_CR0_PE) && !(c->eflags_sys & (CPU_VM | CPU_TF | CPU_RF)) && (c->cpl == 0 || c->cpl == 3) &&
+           c->shadow == 0 && c->a20_mask == 0xFFFFFFFFu && (c->dr[7] & 0xFF) == 0 &&
+           !((c->eflags_sys & CPU_AC) && (c->cr0 & CPU_CR0_AM) && c->cpl == 3) && !m->cfg->emulate_only;
+}
+
+static uint32_t current_mode(const struct machine *m)
+{
+    const struct cpu *c = m->vm.cpu;
+    uint32_t mode = c->cpl == 3 ? XLAT_MODE_USER : 0;
+    if ((c->cr0 & (CPU_CR0_EM | CPU_CR0_TS)) || !(c->cr4 & CPU_CR4_OSFXSR))
+        mode |= XLAT_MODE_FPU_TRAP;
+    if (c->tsc_offset || ((c->cr4 & CPU_CR4_TSD) && c->cpl == 3))
+        mode |= XLAT_MODE_TSC_TRAP;
+    return mode;
+}
+
+/* Before each entry: mode and window for the present state. */
+static void prepare(struct machine *m)
+{
+    uint32_t mode = current_mode(m);
+    if ((mode ^ m->mode) & ~(uint32_t)XLAT_MODE_USER) {
+        /* The tables and the shadow stack know EIPs only: code made for other trap settings must not be found through them. */
+        for (unsigned i = 0; i < WINDOW_MAX; i++)
+            if (m->window[i].live)
+                window_flush_ibtc(m, &m->window[i]);
+        machine_reset_shadow(m);
+    }
+    m->mode = mode;
+    window_select(m);
+}
+
+/* -- Events ---------------------------------------------------------------------------------------------------------------------- */
+
+static void take_input(struct machine *m)
+{
+    pthread_mutex_lock(&m->input_lock);
+    while (m->input_head != m->input_tail) {
+        size_t n = m->input_tail > m->input_head ? m->input_tail - m->input_head : sizeof(m->input) - m->input_head;
+        size_t took = dev_serial_in(m->vm.bus, m->input + m->input_head, n);
+        if (!took)
+            break;
+        m->input_head = (unsigned)((m->input_head + took) % sizeof(m->input));
+    }
+    pthread_mutex_unlock(&m->input_lock);
+}
+
+static void service_events(struct machine *m)
+{
+    m->vm.cpu->host_event = 0;
+    if (m->out_len)
+        flush_output(m);
+    if (m->quit)
+        bus_end(m, RUN_QUIT);
+    if (m->deadline_ns != UINT64_MAX && bus_now(m) >= m->deadline_ns) {
+        m->deadline_ns = UINT64_MAX;
+        dev_bus_run_timers(m->vm.bus);
+    }
+    take_input(m);
+    if (m->ended)
+        m->vm.cpu->host_event = 1;
+}
+
+/* HLT: sleep until an interrupt can be delivered. */
+static void idle(struct machine *m)
+{
+    struct cpu *c = m->vm.cpu;
+    uint64_t from = machine_now_ns();
+    while (!m->ended && !(c->irq_pending && c->vif)) {
+        if (m->out_len)
+            flush_output(m);
+        signals_wait(m);
+        service_events(m);
+    }
+    COUNT_ADD(m, HALT_NS, machine_now_ns() - from);
+    c->halted = 0;
+}
+
+static void deliver(struct machine *m)
+{
+    uint8_t vector = dev_intr_ack(m->vm.bus);
+    COUNT(m, IRQS);
+    TRACE(m, RUN_TRACE_IRQ, "irq vector=%02x eip=%08x", vector, m->vm.cpu->eip);
+    if (emu_interrupt(&m->vm, vector) == EMU_SHUTDOWN)
+        bus_end(m, RUN_TRIPLE_FAULT);
+}
+
+/* -- Emulation ------------------------------------------------------------------------------------------------------------------- */
+
+static void after_emulation(struct machine *m, enum emu_result r)
+{
+    if (r == EMU_SHUTDOWN)
+        bus_end(m, RUN_TRIPLE_FAULT);
+    else if (r == EMU_HALT)
+        idle(m);
+}
+
+static void emulate_one(struct machine *m)
+{
+    struct cpu *c = m->vm.cpu;
+    uint32_t cr2 = c->cr2, cpl = c->cpl;
+    enum emu_result r = emu_step(&m->vm);
+    COUNT(m, EMULATED);
+    if (cpl == 3 && c->cpl == 0 && (m->fault_addr.v == c->cr2 || cr2 != c->cr2)) {
+        /* Perhaps a page fault: what the guest's handler maps is likely wanted right after its IRET. */
+        m->pf_pending = true;
+        m->pf_addr = gva(c->cr2);
+        m->pf_write = m->fault_write;
+    } else if (cpl == 0 && c->cpl == 3 && m->pf_pending && r == EMU_OK) {
+        m->pf_pending = false;
+        if (translatable(m)) {
+            prepare(m);
+            if (!m->ended)
+                (void)window_fault(m, m->pf_addr, m->pf_write);
+        }
+    }
+    after_emulation(m, r);
+}
+
+/* A host fault that the handler could not settle: run the instruction in the emulator, which raises whatever the guest must see. */
+static void emulate_faulting(struct machine *m)
+{
+    struct cpu *c = m->vm.cpu;
+    uint32_t eip = c->eip;
+    COUNT(m, FAULT_EMULATED);
+    if (m->fault_site) {
+        /* Legal, but not mappable (MMIO, user memory from the supervisor, code page): sites that do it often get their own exit. */
+        unsigned s = (eip ^ eip >> 12) % SITE_TABLE;
+        if (m->site[s].eip != eip) {
+            m->site[s].eip = eip;
+            m->site[s].count = 0;
+        }
+        if (++m->site[s].count == 3) {
+            struct inst *in = code_find(m, m->fault_rip);
+            if (in && !in->dead)
+                code_force_emulation(m, in, eip);
+        }
+    }
+    emulate_one(m);
+}
+
+static void page_fault(struct machine *m, const struct mmu_fault *f)
+{
+    TRACE(m, RUN_TRACE_EXC, "#PF fetch eip=%08x cr2=%08x error=%x", m->vm.cpu->eip, f->addr.v, f->error_code);
+    COUNT(m, EXCEPTIONS);
+    if (emu_page_fault(&m->vm, f) == EMU_SHUTDOWN)
+        bus_end(m, RUN_TRIPLE_FAULT);
+}
+
+static void resolve(struct machine *m)
+{
+    struct mmu_fault f;
+    COUNT(m, IBTC_MISSES);
+    switch (code_resolve(m, m->vm.cpu->eip, &f)) {
+    case CODE_OK:
+        break;
+    case CODE_PAGE_FAULT:
+        page_fault(m, &f);
+        break;
+    case CODE_EMULATE:
+        emulate_one(m);
+        break;
+    }
+}
+
+static void run_translated(struct machine *m)
+{
+    struct cpu *c = m->vm.cpu;
+    prepare(m);
+    if (m->ended)
+        return;
+    uint32_t why = stub_enter(c);
+    COUNT(m, EXITS);
+    switch (why) {
+    case XLAT_STUB_EMULATE:
+        emulate_one(m);
+        break;
+    case XLAT_STUB_MISS:
+        resolve(m);
+        break;
+    case XLAT_STUB_STI:
+        c->shadow = CPU_SHADOW_STI;
+        emulate_one(m);
+        break;
+    case STUB_EXIT_FAULT:
+        emulate_faulting(m);
+        break;
+    default: /* POLL, SIGNAL, ABORTED: the loop looks at the world */
+        break;
+    }
+}
+
+static void run_emulated(struct machine *m)
+{
+    unsigned done = 0;
+    enum emu_result r = emu_run(&m->vm, EMULATE_BURST, (volatile int *)&m->vm.cpu->host_event, &done);
+    m->insns += done;
+    COUNT_ADD(m, EMULATED, done);
+    after_emulation(m, r);
+}
+
+static void loop(struct machine *m)
+{
+    struct cpu *c = m->vm.cpu;
+    while (!m->ended) {
+        if (c->host_event)
+            service_events(m);
+        if (c->irq_pending && c->vif && !c->shadow)
+            deliver(m);
+        if (m->ended)
+            break;
+        if (c->halted)
+            idle(m);
+        else if (c->shadow)
+            emulate_one(m);
+        else if (!translatable(m))
+            run_emulated(m);
+        else if (m->cfg->lockstep)
+            (void)lockstep_step(m);
+        else
+            run_translated(m);
+        if (m->cfg->stop_after_insns && m->insns >= m->cfg->stop_after_insns)
+            bus_end(m, RUN_QUIT);
+    }
+    if (m->out_len)
+        flush_output(m);
+}
+
+/* -- Start and end -------------------------------------------------------------------------------------------------------------------- */
+
+static bool make_ram(struct machine *m, char *err, size_t size)
+{
+    uint64_t bytes = m->cfg->ram_bytes;
+    m->ram_pages = (uint32_t)(bytes / PAGE_SIZE_);
+    m->ram_fd = memfd_create("verso-ram", MFD_CLOEXEC);
+    if (m->ram_fd < 0 || ftruncate(m->ram_fd, (off_t)bytes) != 0)
+        goto fail;
+    m->vm.ram = mmap(NULL, bytes + PAGE_SIZE_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->ram_fd, 0);
+    if (m->vm.ram == MAP_FAILED) {
+        m->vm.ram = NULL;
+        goto fail;
+    }
+    m->vm.ram_bytes = bytes;
+    m->vm.code_pages = calloc(m->ram_pages + 1, 1);
+    if (!m->vm.code_pages)
+        goto fail;
+    return true;
+fail:
+    snprintf(err, size, "cannot allocate %llu MiB of guest memory: %s", (unsigned long long)(bytes >> 20), strerror(errno));
+    return false;
+}
+
+static bool make_cpu(struct machine *m, char *err, size_t size)
+{
+    struct cpu *c = aligned_alloc(64, (sizeof(*c) + 63) & ~(size_t)63);
+    uint64_t bytes = SHADOW_BYTES + 2 * PAGE_SIZE_;
+    m->shadow_stack = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (!c || m->shadow_stack == MAP_FAILED ||
+        mprotect(m->shadow_stack + PAGE_SIZE_, SHADOW_BYTES, PROT_READ | PROT_WRITE) != 0) {
+        snprintf(err, size, "cannot allocate the vCPU: %s", strerror(errno));
+        free(c);
+        return false;
+    }
+    memset(c, 0, sizeof(*c));
+    m->vm.cpu = c;
+    m->shadow_size = bytes;
+    /* The bottom entry is the return-miss stub; a free slot above it is where that stub looks after popping. */
+    m->shadow_top = (uint64_t)(uintptr_t)m->shadow_stack + PAGE_SIZE_ + SHADOW_BYTES - 64;
+    *(uint64_t *)(uintptr_t)m->shadow_top = (uint64_t)(uintptr_t)stub_retmiss;
+    c->host_shadow_top = m->shadow_top;
+    c->host_shadow = m->shadow_top;
+    bool bmi2 = xlat_host_options() & XLAT_OPT_BMI2;
+    const char *lookup = bmi2 ? stub_lookup_bmi2 : stub_lookup_plain;
+    c->stub[XLAT_STUB_EMULATE] = (uint64_t)(uintptr_t)stub_emulate;
+    c->stub[XLAT_STUB_LOOKUP] = (uint64_t)(uintptr_t)lookup;
+    c->stub[XLAT_STUB_MISS] = (uint64_t)(uintptr_t)stub_miss;
+    c->stub[XLAT_STUB_RESCAN] = (uint64_t)(uintptr_t)stub_miss;
+    c->stub[XLAT_STUB_STRADDLE] = (uint64_t)(uintptr_t)lookup; /* the table leads to the unit */
+    c->stub[XLAT_STUB_STI] = (uint64_t)(uintptr_t)stub_sti;
+    c->stub[XLAT_STUB_POLL] = (uint64_t)(uintptr_t)stub_poll;
+    c->stub[XLAT_STUB_STEP] = (uint64_t)(uintptr_t)stub_step;
+    c->mask_host_flags = CPU_HOST_FLAGS;
+    c->mask_if = CPU_IF;
+    return true;
+}
+
+static bool start(struct machine *m, char *err, size_t size)
+{
+    if (!make_ram(m, err, size) || !make_cpu(m, err, size))
+        return false;
+    m->vm.run = m;
+    if (!window_init(m, err, size) || !code_init(m, err, size))
+        return false;
+    m->t0_ns = machine_now_ns();
+    m->deadline_ns = UINT64_MAX;
+    if (!signals_init(m, err, size))
+        return false;
+    m->vm.bus = dev_bus_create(&host_ops, m, m->cfg->ram_bytes, (int64_t)time(NULL));
+    if (!m->vm.bus) {
+        snprintf(err, size, "out of memory for the devices");
+        return false;
+    }
+    emu_reset(&m->vm);
+    return boot_direct(m, err, size);
+}
+
+static void finish(struct machine *m)
+{
+    signals_end(m);
+    if (m->window)
+        window_destroy(m);
+    if (m->scan)
+        code_destroy(m);
+    if (m->vm.bus)
+        dev_bus_destroy(m->vm.bus);
+    if (m->vm.ram)
+        munmap(m->vm.ram, m->vm.ram_bytes + PAGE_SIZE_);
+    if (m->ram_fd >= 0)
+        close(m->ram_fd);
+    if (m->shadow_stack && m->shadow_stack != MAP_FAILED)
+        munmap(m->shadow_stack, m->shadow_size);
+    free(m->vm.code_pages);
+    free(m->vm.cpu);
+}
+
+void run_quit(void)
+{
+    struct machine *m = running;
+    if (m) {
+        m->quit = 1;
+        m->vm.cpu->host_event = 1;
+        signals_kick(m);
+    }
+}
+
+void run_machine(const struct run_config *cfg, struct run_result *out)
+{
+    memset(out, 0, sizeof(*out));
+    struct machine *m = calloc(1, sizeof(*m));
+    if (!m) {
+        out->end = RUN_FAILED;
+        snprintf(out->error, sizeof(out->error), "out of memory");
+        return;
+    }
+    m->cfg = cfg;
+    m->res = out;
+    m->counter = out->counter;
+    m->ram_fd = m->code_fd = -1;
+    struct timespec cpu0, cpu1;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu0);
+    uint64_t wall0 = machine_now_ns();
+    if (start(m, out->error, sizeof(out->error))) {
+        running = m;
+        m->vm.cpu->host_event = 1;
+        loop(m);
+        running = NULL;
+        out->end = m->end;
+    } else {
+        out->end = RUN_FAILED;
+    }
+    out->wall_ns = machine_now_ns() - wall0;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu1);
+    out->cpu_ns = (uint64_t)(cpu1.tv_sec - cpu0.tv_sec) * 1000000000u + (uint64_t)cpu1.tv_nsec - (uint64_t)cpu0.tv_nsec;
+    finish(m);
+    free(m);
+}

@@ -1,0 +1,354 @@
+/* monitor/signals.c: host faults and asynchronous signals in translated code.
+ *
+ * A synchronous fault is first tried as a missing mapping: if the guest's page tables allow the access, the page is mapped and the host
+ * instruction simply runs again; no guest state needs to be known. Otherwise the fault is unwound to the guest instruction and the
+ * run loop gets it. Asynchronous signals unwind the same way. Unwinding always empties the shadow stack, so that translated code may use
+ * the host stack for a few instructions.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "monitor/signals.h"
+
+#define SIG_TIMER SIGALRM
+#define SIG_KICK  SIGUSR2
+#define RETRY_NS 20000u /* ask again when a signal met a sequence that cannot be unwound */
+#define ALT_STACK_BYTES (256u << 10)
+
+static struct machine *owner; /* one running machine per process: handlers have no argument */
+static void *alt_stack;
+
+/* glibc's ucontext order of registers, by guest register number. */
+static const int greg_of[8] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_R14, REG_RBP, REG_RSI, REG_RDI};
+
+static bool in_range(uint64_t rip, const char *from, const char *to)
+{
+    return rip >= (uint64_t)(uintptr_t)from && rip < (uint64_t)(uintptr_t)to;
+}
+
+/* Puts the guest's registers in place for the instruction boundary that rip stands for. False: cannot be done here. */
+static bool unwind(struct machine *m, greg_t *g, uint32_t *eip)
+{
+    uint64_t rip = (uint64_t)g[REG_RIP];
+    if (in_range(rip, stub_code_begin, stub_code_end)) {
+        if (in_range(rip, stub_lookup_plain + 1, stub_exit_begin))
+            return false; /* flags are on the stack */
+        *eip = (uint32_t)g[REG_R8];
+        return true;
+    }
+    if (code_in_thunks(m, rip)) {
+        bool ecx_in_r9;
+        *eip = (uint32_t)g[REG_R8];
+        code_unwind_thunk(m, rip, eip, &ecx_in_r9);
+        if (ecx_in_r9)
+            g[REG_RCX] = (uint32_t)g[REG_R9];
+        return true;
+    }
+    struct inst *in = code_find(m, rip);
+    if (!in)
+        return false;
+    struct xlat_unwound u;
+    const struct xlat_verso *v = &in->page->verso;
+    if (!xlat_unwind(v->unwind, v->unwind_len, (uint32_t)(rip - (uint64_t)(uintptr_t)m->code_rx) - in->code_off, &u))
+        return false;
+    *eip = in->lin + (uint32_t)u.guest_rel;
+    switch (u.state) {
+    case XLAT_AT:
+        break;
+    case XLAT_AT_R8:
+        *eip = (uint32_t)g[REG_R8];
+        break;
+    case XLAT_AT_R8_RCX9:
+        *eip = (uint32_t)g[REG_R8];
+        g[REG_RCX] = (uint32_t)g[REG_R9];
+        break;
+    case XLAT_AT_RCX9:
+        g[REG_RCX] = (uint32_t)g[REG_R9];
+        break;
+    case XLAT_XCHG: {
+        greg_t *r = &g[greg_of[u.arg & 3]];
+        uint32_t x = (uint32_t)*r;
+        *r = (greg_t)((x & 0xFFFF0000u) | (x & 0xFF) << 8 | (x >> 8 & 0xFF));
+        break;
+    }
+    case XLAT_STRING:
+        g[REG_RSI] = (uint32_t)g[REG_RSI];
+        g[REG_RDI] = (uint32_t)g[REG_RDI];
+        break;
+    case XLAT_RBX:
+        g[REG_RBX] = (uint32_t)g[REG_RBX];
+        break;
+    case XLAT_RETRY:
+        return false;
+    }
+    return true;
+}
+
+/* Leaves translated code through `stub` with the state unwound to. */
+static void leave_through(struct machine *m, greg_t *g, uint32_t eip, const char *stub)
+{
+    g[REG_R8] = eip;
+    g[REG_RIP] = (greg_t)(uintptr_t)stub;
+    g[REG_RSP] = (greg_t)m->shadow_top;
+}
+
+static void die(int sig, const siginfo_t *si, const greg_t *g)
+{
+    static char text[400];
+    struct machine *m = owner;
+    uint64_t rip = (uint64_t)g[REG_RIP];
+    struct inst *in = m ? code_find(m, rip) : NULL;
+    int n = snprintf(text, sizeof(text),
+                     "verso: internal error: signal %d at host address %#llx (access %p, guest eip about %#x, code offset %#llx)\n", sig,
+                     (unsigned long long)rip, si->si_addr, in ? in->lin : 0,
+                     m ? (unsigned long long)(rip - (uint64_t)(uintptr_t)m->code_rx) : 0ull);
+    if (n > 0)
+        (void)!write(2, text, (size_t)n);
+    signal(sig, SIG_DFL);
+}
+
+static bool in_translated(const struct machine *m, uint64_t rip)
+{
+    return rip - (uint64_t)(uintptr_t)m->code_rx < m->code_used;
+}
+
+static void on_fault(int sig, siginfo_t *si, void *context)
+{
+    int saved_errno = errno;
+    ucontext_t *uc = context;
+    greg_t *g = uc->uc_mcontext.gregs;
+    struct machine *m = owner;
+    uint64_t rip = (uint64_t)g[REG_RIP], addr = (uint64_t)(uintptr_t)si->si_addr;
+    if (!m || !in_translated(m, rip)) {
+        die(sig, si, g);
+        return;
+    }
+    m->fault_rip = rip;
+    m->fault_site = false;
+    m->fault_write = false;
+    if (sig == SIGSEGV || sig == SIGBUS) {
+        if (addr - (uint64_t)(uintptr_t)m->shadow_stack < PAGE_SIZE_ + 64) {
+            /* The shadow stack is full: forget it, the landings verify. */
+            g[REG_RSP] = (greg_t)m->shadow_top;
+            COUNT(m, FAULT_OTHER);
+            errno = saved_errno;
+            return;
+        }
+        m->fault_write = g[REG_ERR] & 2;
+        uint64_t lin = addr - m->vm.cpu->host_window;
+        if (lin < 1ull << 32) {
+            m->fault_addr = gva((uint32_t)lin);
+            if (window_fault(m, m->fault_addr, m->fault_write) == WINDOW_MAPPED) {
+                errno = saved_errno;
+                return;
+            }
+        }
+    } else {
+        COUNT(m, FAULT_OTHER);
+    }
+    uint32_t eip;
+    if (!unwind(m, g, &eip)) {
+        die(sig, si, g);
+        return;
+    }
+    leave_through(m, g, eip, stub_fault);
+    errno = saved_errno;
+}
+
+static void on_event(int sig, siginfo_t *si, void *context)
+{
+    (void)sig;
+    (void)si;
+    int saved_errno = errno;
+    ucontext_t *uc = context;
+    greg_t *g = uc->uc_mcontext.gregs;
+    struct machine *m = owner;
+    if (!m)
+        return;
+    m->vm.cpu->host_event = 1;
+    uint64_t rip = (uint64_t)g[REG_RIP];
+    if (in_range(rip, stub_enter_begin, stub_enter_end)) {
+        g[REG_RIP] = (greg_t)(uintptr_t)stub_enter_abort;
+    } else if (in_range(rip, stub_enter_end, stub_exit_begin) || in_translated(m, rip)) {
+        uint32_t eip;
+        if (rip - (uint64_t)(uintptr_t)stub_enter_abort < 16) {
+            /* on the way out already */
+        } else if (unwind(m, g, &eip)) {
+            COUNT(m, SIGNALS_ASYNC);
+            leave_through(m, g, eip, stub_signal);
+        } else {
+            signals_set_timer(m, machine_now_ns() + RETRY_NS);
+        }
+    }
+    errno = saved_errno;
+}
+
+/* -- Input ------------------------------------------------------------------------------------------------------------------- */
+
+static void push_input(struct machine *m, const uint8_t *data, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        for (;;) {
+            pthread_mutex_lock(&m->input_lock);
+            unsigned next = (m->input_tail + 1) % sizeof(m->input);
+            bool room = next != m->input_head;
+            if (room) {
+                m->input[m->input_tail] = data[i];
+                m->input_tail = next;
+            }
+            pthread_mutex_unlock(&m->input_lock);
+            if (room)
+                break;
+            signals_kick(m);
+            struct pollfd p = {m->input_stop[0], POLLIN, 0};
+            if (poll(&p, 1, 20) > 0)
+                return;
+        }
+    }
+    signals_kick(m);
+}
+
+static void *input_main(void *arg)
+{
+    struct machine *m = arg;
+    bool escaped = false;
+    for (;;) {
+        struct pollfd p[2] = {{m->cfg->serial_in, POLLIN, 0}, {m->input_stop[0], POLLIN, 0}};
+        if (poll(p, 2, -1) < 0 && errno != EINTR)
+            return NULL;
+        if (p[1].revents)
+            return NULL;
+        if (!p[0].revents)
+            continue;
+        uint8_t buf[256], out[512];
+        size_t n_out = 0;
+        ssize_t n = read(m->cfg->serial_in, buf, sizeof(buf));
+        if (n <= 0) {
+            if (n < 0 && (errno == EINTR || errno == EAGAIN))
+                continue;
+            return NULL;
+        }
+        for (ssize_t i = 0; i < n; i++) {
+            if (escaped) {
+                escaped = false;
+                if (buf[i] == 'x' || buf[i] == 'X') {
+                    m->quit = 1;
+                    break;
+                }
+                if (buf[i] != m->cfg->escape)
+                    out[n_out++] = (uint8_t)m->cfg->escape;
+                out[n_out++] = buf[i];
+            } else if (m->cfg->escape >= 0 && buf[i] == m->cfg->escape) {
+                escaped = true;
+            } else {
+                out[n_out++] = buf[i];
+            }
+        }
+        push_input(m, out, n_out);
+    }
+}
+
+/* -- Set-up -------------------------------------------------------------------------------------------------------------------- */
+
+void signals_kick(struct machine *m)
+{
+    pthread_kill(m->thread, SIG_KICK);
+}
+
+void signals_set_timer(struct machine *m, uint64_t at_ns)
+{
+    if (!m->timer_made)
+        return;
+    struct itimerspec t = {{0, 0}, {(time_t)(at_ns / 1000000000u), (long)(at_ns % 1000000000u)}};
+    timer_settime(m->timer, TIMER_ABSTIME, &t, NULL);
+}
+
+void signals_wait(struct machine *m)
+{
+    sigset_t block, old;
+    sigemptyset(&block);
+    sigaddset(&block, SIG_TIMER);
+    sigaddset(&block, SIG_KICK);
+    pthread_sigmask(SIG_BLOCK, &block, &old);
+    if (!m->vm.cpu->host_event && !m->quit)
+        ppoll(NULL, 0, NULL, &old);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
+static struct sigaction old_actions[6];
+static const int fault_signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+
+bool signals_init(struct machine *m, char *err, size_t err_size)
+{
+    m->thread = pthread_self();
+    pthread_mutex_init(&m->input_lock, NULL);
+    m->input_stop[0] = m->input_stop[1] = -1;
+    alt_stack = mmap(NULL, ALT_STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    stack_t ss = {.ss_sp = alt_stack, .ss_size = ALT_STACK_BYTES};
+    if (alt_stack == MAP_FAILED || sigaltstack(&ss, NULL) != 0) {
+        snprintf(err, err_size, "cannot set up a signal stack: %s", strerror(errno));
+        return false;
+    }
+    owner = m;
+    struct sigaction sa = {.sa_flags = SA_SIGINFO | SA_ONSTACK};
+    sigemptyset(&sa.sa_mask);
+    sigaddset(&sa.sa_mask, SIG_TIMER);
+    sigaddset(&sa.sa_mask, SIG_KICK);
+    sa.sa_sigaction = on_fault;
+    for (unsigned i = 0; i < 4; i++)
+        sigaction(fault_signals[i], &sa, &old_actions[i]);
+    sa.sa_sigaction = on_event;
+    sa.sa_flags |= SA_RESTART;
+    sigaction(SIG_TIMER, &sa, &old_actions[4]);
+    sigaction(SIG_KICK, &sa, &old_actions[5]);
+    struct sigevent ev = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIG_TIMER};
+    ev._sigev_un._tid = (pid_t)syscall(SYS_gettid);
+    if (timer_create(CLOCK_MONOTONIC, &ev, &m->timer) != 0) {
+        snprintf(err, err_size, "cannot create a timer: %s", strerror(errno));
+        return false;
+    }
+    m->timer_made = true;
+    if (m->cfg->serial_in >= 0) {
+        if (pipe(m->input_stop) != 0) {
+            snprintf(err, err_size, "cannot create a pipe: %s", strerror(errno));
+            return false;
+        }
+        sigset_t all, old;
+        sigfillset(&all);
+        pthread_sigmask(SIG_BLOCK, &all, &old); /* the input thread takes no signals */
+        m->input_started = pthread_create(&m->input_thread, NULL, input_main, m) == 0;
+        pthread_sigmask(SIG_SETMASK, &old, NULL);
+    }
+    return true;
+}
+
+void signals_end(struct machine *m)
+{
+    if (m->timer_made)
+        timer_delete(m->timer);
+    m->timer_made = false;
+    if (m->input_started) {
+        (void)!write(m->input_stop[1], "", 1);
+        pthread_join(m->input_thread, NULL);
+    }
+    for (int i = 0; i < 2; i++)
+        if (m->input_stop[i] > 0)
+            close(m->input_stop[i]);
+    if (owner == m) {
+        for (unsigned i = 0; i < 4; i++)
+            sigaction(fault_signals[i], &old_actions[i], NULL);
+        sigaction(SIG_TIMER, &old_actions[4], NULL);
+        sigaction(SIG_KICK, &old_actions[5], NULL);
+        stack_t off = {.ss_flags = SS_DISABLE};
+        sigaltstack(&off, NULL);
+        munmap(alt_stack, ALT_STACK_BYTES);
+        owner = NULL;
+    }
+}

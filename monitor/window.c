@@ -1,0 +1,604 @@
+/* monitor/window.c: the host MMU is the guest's MMU.
+ *
+ * A window is 4 GiB of host addresses that shows one guest linear address space. Window 0 is the supervisor's and is shared by all
+ * of the guest's page directories; every user address space has a window of its own, found by CR3. Pages are mapped when they are first
+ * touched. A window is a tagged TLB: each mapped page remembers the paging entry it came from, each region (4 MiB) the page
+ * tables behind it, and after a CR3 load or a flush the remembered bytes are compared with the guest's present ones: what is equal
+ * stays, what differs goes (SDM vol. 3, 4.10.4: a TLB may drop anything at any time, and must drop what was flushed).
+ *
+ * Supervisor code's accesses to user pages are never mapped into window 0 but emulated: the user half of it would have to be dropped at each
+ * address-space switch, and a mapping call and a first touch cost more than emulating (sites that do it often are
+ * made to leave to the emulator without a fault, see code_force_emulation()).
+ *
+ * Mapping calls use MAP_POPULATE: measured on a host with dear page faults, mapping 16 pages populated takes 6.5 us, mapping one and
+ * touching it 15 us.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <stdio.h>
+#include <sys/mman.h>
+
+#include "monitor/machine.h"
+
+#define REGION_POOL 8192u
+#define RUN_SUPERVISOR 64u /* pages mapped at once at most, beside the faulting one */
+#define RUN_USER 16u
+
+/* Bits of a paging entry whose change makes a mapping wrong: P, R/W, U/S, PS, frame, NX. Accessed and dirty only when they were cleared. */
+#define ENTRY_KEY (~0xF78ull)
+#define ENTRY_A (1ull << 5)
+#define ENTRY_D (1ull << 6)
+
+static bool entry_same(uint64_t was, uint64_t is)
+{
+    uint64_t diff = was ^ is;
+    uint64_t cleared = was & ~is;
+    return !(diff & ENTRY_KEY & ~(ENTRY_A | ENTRY_D)) && !(cleared & (ENTRY_A | ENTRY_D));
+}
+
+/* Mapping ids: region number * 1024 + page. */
+static uint32_t mapping_id(const struct machine *m, const struct region *r, unsigned page)
+{
+    return (uint32_t)(r - m->region_pool) * REGION_PAGES + page;
+}
+
+bool window_init(struct machine *m, char *err, size_t err_size)
+{
+    m->window = calloc(WINDOW_MAX, sizeof(*m->window));
+    m->rmap = calloc(m->ram_pages, sizeof(*m->rmap));
+    m->region_pool = mmap(NULL, REGION_POOL * sizeof(struct region), PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    m->poison = mmap(NULL, WINDOW_SPAN, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (!m->window || !m->rmap || m->region_pool == MAP_FAILED || m->poison == MAP_FAILED) {
+        snprintf(err, err_size, "cannot reserve address space for windows: %s", strerror(errno));
+        return false;
+    }
+    m->region_free = UINT32_MAX;
+    return true;
+}
+
+static bool window_make(struct machine *m, struct window *w, bool user)
+{
+    (void)m;
+    uint8_t *p = mmap(NULL, WINDOW_SPAN + (4ull << 30), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return false;
+    uint64_t base = ((uint64_t)(uintptr_t)p + WINDOW_BELOW + (4ull << 30) - 1) & ~((4ull << 30) - 1);
+    w->base = (uint8_t *)(uintptr_t)base;
+    uint32_t n = user ? WINDOW_IBTC_SIZE : WINDOW_IBTC_SIZE_SUPERVISOR;
+    w->ibtc = mmap(NULL, n * sizeof(uint64_t), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    if (w->ibtc == MAP_FAILED)
+        return false;
+    w->ibtc_mask = n - 1;
+    w->user = user;
+    w->live = true;
+    w->ibtc_dirty = true;
+    window_flush_ibtc(m, w);
+    return true;
+}
+
+void window_destroy(struct machine *m)
+{
+    for (unsigned i = 0; m->window && i < WINDOW_MAX; i++) {
+        struct window *w = &m->window[i];
+        if (!w->live)
+            continue;
+        uint64_t p = (uint64_t)(uintptr_t)w->base - WINDOW_BELOW;
+        munmap((void *)(uintptr_t)p, WINDOW_SPAN);
+        munmap(w->ibtc, (w->ibtc_mask + 1) * sizeof(uint64_t));
+    }
+    for (uint32_t i = 0; i < m->region_pool_used; i++) {
+        free(m->region_pool[i].copy[0]);
+        free(m->region_pool[i].copy[1]);
+    }
+    free(m->window);
+    free(m->rmap);
+    munmap(m->region_pool, REGION_POOL * sizeof(struct region));
+    munmap(m->poison, WINDOW_SPAN);
+}
+
+void window_flush_ibtc(struct machine *m, struct window *w)
+{
+    (void)m;
+    if (!w->ibtc_dirty)
+        return;
+    for (uint32_t i = 0; i <= w->ibtc_mask; i++)
+        w->ibtc[i] = (uint64_t)(uintptr_t)stub_miss;
+    w->ibtc_dirty = false;
+}
+
+/* -- Reverse mappings ---------------------------------------------------------------------------------------------------- */
+
+static void rmap_add(struct machine *m, struct region *r, unsigned page, uint32_t pfn)
+{
+    r->rmap[page] = m->rmap[pfn];
+    m->rmap[pfn] = mapping_id(m, r, page) + 1;
+}
+
+static void rmap_remove(struct machine *m, struct region *r, unsigned page)
+{
+    uint32_t id = mapping_id(m, r, page) + 1;
+    uint32_t *link = &m->rmap[r->pfn[page]];
+    while (*link && *link != id) {
+        uint32_t at = *link - 1;
+        link = &m->region_pool[at / REGION_PAGES].rmap[at % REGION_PAGES];
+    }
+    if (*link)
+        *link = r->rmap[page];
+}
+
+/* -- Regions -------------------------------------------------------------------------------------------------------------- */
+
+static void unmap_host(struct machine *m, struct window *w, uint32_t lin, uint64_t len)
+{
+    COUNT(m, MMAPS);
+    if (mmap(w->base + lin, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
+        /* Out of VMAs: taking the rights away without splitting is not possible; empty the whole window, which merges all of it. */
+        (void)!mmap(w->base, 4ull << 30, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    }
+}
+
+static void forget_page(struct machine *m, struct window *w, struct region *r, unsigned page)
+{
+    if (r->state[page] & PAGE_EXEC) {
+        window_flush_ibtc(m, w);
+        machine_reset_shadow(m);
+        if (!w->user)
+            code_unlink_linear(m, (r->index * REGION_PAGES + page) * PAGE_SIZE_);
+    }
+    if (r->state[page] & (PAGE_READ | PAGE_WRITE))
+        rmap_remove(m, r, page);
+    r->state[page] = 0;
+    r->used--;
+}
+
+static void drop_page(struct machine *m, struct window *w, struct region *r, unsigned page)
+{
+    bool mapped = r->state[page] & (PAGE_READ | PAGE_WRITE);
+    forget_page(m, w, r, page);
+    if (mapped)
+        unmap_host(m, w, (r->index * REGION_PAGES + page) * PAGE_SIZE_, PAGE_SIZE_);
+}
+
+static void region_release(struct machine *m, struct window *w, struct region *r)
+{
+    for (uint32_t i = 0; i < w->region_count; i++)
+        if (w->region_list[i] == r->index) {
+            w->region_list[i] = w->region_list[--w->region_count];
+            break;
+        }
+    w->region[r->index] = NULL;
+    r->next_free = m->region_free;
+    m->region_free = (uint32_t)(r - m->region_pool);
+}
+
+/* Drops pages [first, last) of a region with one host call. */
+static void drop_range(struct machine *m, struct window *w, struct region *r, unsigned first, unsigned last)
+{
+    bool mapped = false;
+    for (unsigned i = first; i < last; i++) {
+        if (!r->state[i])
+            continue;
+        mapped |= (r->state[i] & (PAGE_READ | PAGE_WRITE)) != 0;
+        forget_page(m, w, r, i);
+    }
+    if (mapped)
+        unmap_host(m, w, (r->index * REGION_PAGES + first) * PAGE_SIZE_, (uint64_t)(last - first) * PAGE_SIZE_);
+}
+
+static void window_reset(struct machine *m, struct window *w)
+{
+    while (w->region_count) {
+        struct region *r = w->region[w->region_list[0]];
+        for (unsigned i = 0; i < REGION_PAGES; i++)
+            if (r->state[i])
+                forget_page(m, w, r, i);
+        region_release(m, w, r);
+    }
+    unmap_host(m, w, 0, 4ull << 30);
+    window_flush_ibtc(m, w);
+    w->stale = false;
+}
+
+void window_reset_all(struct machine *m)
+{
+    for (unsigned i = 0; i < WINDOW_MAX; i++)
+        if (m->window[i].live)
+            window_reset(m, &m->window[i]);
+}
+
+static struct region *region_get(struct machine *m, struct window *w, uint32_t index)
+{
+    if (w->region[index])
+        return w->region[index];
+    struct region *r;
+    if (m->region_free != UINT32_MAX) {
+        r = &m->region_pool[m->region_free];
+        m->region_free = r->next_free;
+    } else if (m->region_pool_used < REGION_POOL) {
+        r = &m->region_pool[m->region_pool_used++];
+        /* Reserved here, touched when compared: no allocation in the fault path. */
+    } else {
+        return NULL;
+    }
+    memset(r->state, 0, sizeof(r->state));
+    r->used = 0;
+    r->window = (uint32_t)(w - m->window);
+    r->index = index;
+    r->pde[0] = r->pde[1] = 0;
+    r->table_gpa[0] = r->table_gpa[1] = ~0ull;
+    w->region[index] = r;
+    w->region_list[w->region_count++] = (uint16_t)index;
+    return r;
+}
+
+/* -- Comparing with the guest's page tables -------------------------------------------------------------------------------- */
+
+static uint64_t read_entry(const struct machine *m, uint64_t at, bool pae)
+{
+    if (at + 8 > m->vm.ram_bytes)
+        return 0;
+    if (pae)
+        return *(const uint64_t *)(const void *)(m->vm.ram + at);
+    return *(const uint32_t *)(const void *)(m->vm.ram + at);
+}
+
+static bool paging_on(const struct machine *m)
+{
+    return m->vm.cpu->cr0 & CPU_CR0_PG;
+}
+
+static bool pae_on(const struct machine *m)
+{
+    return m->vm.cpu->cr4 & CPU_CR4_PAE;
+}
+
+/* The directory entry that covers linear address a under the current CR3. */
+static uint64_t directory_entry(const struct machine *m, uint32_t a)
+{
+    const struct cpu *c = m->vm.cpu;
+    if (!pae_on(m))
+        return read_entry(m, (c->cr3 & 0xFFFFF000u) + (a >> 22) * 4, false);
+    uint64_t pdpte = c->pdpte[a >> 30];
+    if (!(pdpte & 1))
+        return 0;
+    return read_entry(m, (pdpte & 0xFFFFFF000ull) + ((a >> 21) & 511) * 8, true);
+}
+
+static void compare_half(struct machine *m, struct window *w, struct region *r, unsigned half, bool pae)
+{
+    unsigned pages = pae ? 512 : 1024, first = half * pages;
+    uint32_t lin = (r->index * REGION_PAGES + first) * PAGE_SIZE_;
+    uint64_t pde = directory_entry(m, lin);
+    bool large = (pde & 0x80) && (pae || (m->vm.cpu->cr4 & CPU_CR4_PSE));
+    if (!(pde & 1) || !entry_same(r->pde[half], pde)) {
+        drop_range(m, w, r, first, first + pages);
+        r->pde[half] = pde;
+        r->table_gpa[half] = ~0ull;
+        return;
+    }
+    if (large)
+        return;
+    uint64_t table = pde & 0xFFFFFF000ull;
+    if (table + PAGE_SIZE_ > m->vm.ram_bytes)
+        return;
+    const uint8_t *now = m->vm.ram + table;
+    if (r->copy[half] && r->table_gpa[half] == table && !memcmp(r->copy[half], now, PAGE_SIZE_))
+        return;
+    for (unsigned i = 0; i < pages; i++) {
+        if (!r->state[first + i])
+            continue;
+        uint64_t e = pae ? ((const uint64_t *)(const void *)now)[i] : ((const uint32_t *)(const void *)now)[i];
+        if (!entry_same(r->entry[first + i], e))
+            drop_page(m, w, r, first + i);
+        else
+            r->entry[first + i] = e;
+    }
+    if (!r->copy[half])
+        r->copy[half] = malloc(PAGE_SIZE_);
+    if (r->copy[half]) {
+        memcpy(r->copy[half], now, PAGE_SIZE_);
+        r->table_gpa[half] = table;
+    }
+}
+
+/* Brings a window up to date with the guest's page tables. */
+static void window_revalidate(struct machine *m, struct window *w)
+{
+    w->stale = false;
+    if (!paging_on(m))
+        return;
+    bool pae = pae_on(m);
+    for (uint32_t i = 0; i < w->region_count;) {
+        struct region *r = w->region[w->region_list[i]];
+        compare_half(m, w, r, 0, pae);
+        if (pae)
+            compare_half(m, w, r, 1, pae);
+        if (r->used == 0)
+            region_release(m, w, r);
+        else
+            i++;
+    }
+}
+
+/* -- Selection -------------------------------------------------------------------------------------------------------------- */
+
+static struct window *user_window(struct machine *m)
+{
+    uint32_t cr3 = m->vm.cpu->cr3;
+    struct window *oldest = NULL, *unused = NULL;
+    for (unsigned i = 1; i < WINDOW_MAX; i++) {
+        struct window *w = &m->window[i];
+        if (!w->live) {
+            if (!unused)
+                unused = w;
+            continue;
+        }
+        if (w->cr3 == cr3)
+            return w;
+        if (!oldest || w->used_at < oldest->used_at)
+            oldest = w;
+    }
+    if (unused && window_make(m, unused, true)) {
+        unused->cr3 = cr3;
+        return unused;
+    }
+    if (oldest) {
+        COUNT(m, WINDOW_EVICTIONS);
+        window_reset(m, oldest);
+        oldest->cr3 = cr3;
+    }
+    return oldest;
+}
+
+void window_select(struct machine *m)
+{
+    struct cpu *c = m->vm.cpu;
+    struct window *w = m->current;
+    bool user = c->cpl == 3;
+    if (!w || w->user != user || (user && w->cr3 != c->cr3)) {
+        if (user) {
+            w = user_window(m);
+        } else {
+            w = &m->window[0];
+            if (!w->live && !window_make(m, w, false))
+                w = NULL;
+        }
+        if (!w) {
+            m->ended = true;
+            m->end = RUN_FAILED;
+            snprintf(m->res->error, sizeof(m->res->error), "cannot reserve address space for a window");
+            return;
+        }
+        w->used_at = ++m->window_clock;
+        m->current = w;
+        machine_reset_shadow(m);
+        COUNT(m, WINDOW_SWITCHES);
+    }
+    if (w->stale)
+        window_revalidate(m, w);
+    c->host_window = (uint64_t)(uintptr_t)w->base;
+    c->ibtc = (uint64_t)(uintptr_t)w->ibtc;
+    c->ibtc_mask = w->ibtc_mask;
+    for (unsigned s = 0; s < 6; s++) {
+        const struct cpu_seg *seg = &c->seg[s];
+        bool writable_data = (seg->attr & 0x1A) == 0x12;
+        bool whole = !seg->unusable && (seg->attr & 0x80) && seg->limit == 0xFFFFFFFFu && writable_data && !(seg->attr & 4);
+        c->seg_base[s] = seg->base;
+        c->seg_window[s] = whole ? c->host_window : (uint64_t)(uintptr_t)m->poison + WINDOW_BELOW;
+    }
+}
+
+void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page)
+{
+    struct cpu *c = m->vm.cpu;
+    uint32_t cr0 = c->cr0 & (CPU_CR0_PG | CPU_CR0_WP), cr4 = c->cr4 & (CPU_CR4_PSE | CPU_CR4_PAE);
+    if (cr0 != m->paging_cr0 || cr4 != m->paging_cr4 || (c->efer & CPU_EFER_NXE) != m->paging_efer) {
+        m->paging_cr0 = cr0;
+        m->paging_cr4 = cr4;
+        m->paging_efer = c->efer & CPU_EFER_NXE;
+        window_reset_all(m);
+        return;
+    }
+    if (what == VM_FLUSH_PAGE) {
+        COUNT(m, INVLPG);
+        for (unsigned i = 0; i < WINDOW_MAX; i++) {
+            struct window *w = &m->window[i];
+            if (!w->live || (w->user && w->cr3 != c->cr3))
+                continue;
+            uint32_t n = page.v >> 12;
+            struct region *r = w->region[n / REGION_PAGES];
+            if (!r || !r->state[n % REGION_PAGES])
+                continue;
+            struct mmu_page p;
+            uint64_t e = 0;
+            if (mmu_probe(&m->vm, page, &p))
+                e = read_entry(m, p.pte.v ? p.pte.v : p.pde.v, pae_on(m));
+            if (!entry_same(r->entry[n % REGION_PAGES], e))
+                drop_page(m, w, r, n % REGION_PAGES);
+        }
+        return;
+    }
+    if (what == VM_FLUSH_CR3)
+        COUNT(m, CR3_LOADS);
+    for (unsigned i = 0; i < WINDOW_MAX; i++)
+        if (m->window[i].live && (what == VM_FLUSH_ALL || !m->window[i].user || m->window[i].cr3 == c->cr3))
+            m->window[i].stale = true;
+}
+
+/* -- Mapping ---------------------------------------------------------------------------------------------------------------- */
+
+static void note_page(struct machine *m, struct window *w, struct region *r, unsigned page, uint32_t pfn, uint64_t entry,
+                      uint8_t state)
+{
+    (void)w;
+    if (!r->state[page])
+        r->used++;
+    if (!(r->state[page] & (PAGE_READ | PAGE_WRITE)) && (state & (PAGE_READ | PAGE_WRITE))) {
+        r->pfn[page] = pfn;
+        rmap_add(m, r, page, pfn);
+    }
+    r->pfn[page] = pfn;
+    r->entry[page] = entry;
+    r->state[page] = (uint8_t)((r->state[page] & PAGE_EXEC) | state);
+}
+
+/* Remembers the directory entry above a page just walked (paging on). */
+static void note_directory(struct machine *m, struct region *r, uint32_t lin)
+{
+    unsigned half = pae_on(m) ? (lin >> 21) & 1 : 0;
+    r->pde[half] = directory_entry(m, lin);
+}
+
+static bool map_host(struct machine *m, struct window *w, uint32_t lin, uint32_t pfn, unsigned n, bool write)
+{
+    COUNT(m, MMAPS);
+    COUNT_ADD(m, PAGES_MAPPED, n);
+    for (int attempt = 0; attempt < 2; attempt++) {
+        if (mmap(w->base + lin, (size_t)n * PAGE_SIZE_, write ? PROT_READ | PROT_WRITE : PROT_READ,
+                 MAP_SHARED | MAP_FIXED | MAP_POPULATE, m->ram_fd, (off_t)pfn * PAGE_SIZE_) != MAP_FAILED)
+            return true;
+        /* Most likely the host's limit of mappings per process: start over with few. */
+        window_reset_all(m);
+        COUNT(m, WINDOW_EVICTIONS);
+    }
+    return false;
+}
+
+/* The rights the host mapping may have for a walked page. */
+static bool may_write(const struct machine *m, const struct window *w, const struct mmu_page *p)
+{
+    if (m->vm.code_pages[p->page.v >> 12] || !(p->dirty || !paging_on(m)))
+        return false;
+    return p->writable || (!w->user && !(m->vm.cpu->cr0 & CPU_CR0_WP));
+}
+
+/* True if linear page lin could share a mapping call with a neighbour that maps pfn with these rights. */
+static bool run_fits(struct machine *m, struct window *w, uint32_t lin, uint64_t pfn, bool write, struct mmu_page *p)
+{
+    uint32_t n = lin >> 12;
+    struct region *r = w->region[n / REGION_PAGES];
+    if (r && (r->state[n % REGION_PAGES] & (PAGE_READ | PAGE_WRITE)))
+        return false;
+    if (!mmu_probe(&m->vm, gva(lin), p) || p->page.v >> 12 != pfn || !machine_is_ram(m, pfn))
+        return false;
+    if (w->user ? !p->user : (p->user && paging_on(m)))
+        return false;
+    /* An entry not accessed yet must stay so until the guest touches it. */
+    if (paging_on(m) && !(read_entry(m, p->pte.v ? p->pte.v : p->pde.v, pae_on(m)) & ENTRY_A))
+        return false;
+    return may_write(m, w, p) == write;
+}
+
+enum window_result window_fault(struct machine *m, gva_t a, bool write)
+{
+    struct window *w = m->current;
+    struct mmu_page p;
+    struct mmu_fault f;
+    m->fault_site = false;
+    if (!mmu_walk(&m->vm, a, (write ? MMU_WRITE : 0) | (w->user ? MMU_USER : 0), &p, &f))
+        return WINDOW_EMULATE;
+    m->fault_site = true;
+    uint64_t pfn = p.page.v >> 12;
+    if (!machine_is_ram(m, pfn) || (!w->user && p.user && paging_on(m)))
+        return WINDOW_EMULATE;
+    if (write)
+        p.dirty = true;
+    bool can_write = may_write(m, w, &p);
+    if (write && !can_write) {
+        COUNT(m, FAULT_CODE);
+        return WINDOW_EMULATE;
+    }
+
+    uint32_t lin = a.v & ~PAGE_MASK_, n = lin >> 12;
+    struct region *r = region_get(m, w, n / REGION_PAGES);
+    if (!r) {
+        window_reset_all(m);
+        r = region_get(m, w, n / REGION_PAGES);
+    }
+    uint8_t old = r->state[n % REGION_PAGES];
+    if (old & (PAGE_READ | PAGE_WRITE)) {
+        /* Mapped read-only, or the host dropped it: only this page. A changed frame cannot be here without a flush, but is legal. */
+        if (r->pfn[n % REGION_PAGES] != pfn)
+            drop_page(m, w, r, n % REGION_PAGES);
+        else
+            COUNT(m, FAULT_DIRTY);
+    }
+
+    unsigned limit = w->user ? RUN_USER : RUN_SUPERVISOR, before = 0, after = 0;
+    struct mmu_page q;
+    uint32_t first_in_region = n & ~(REGION_PAGES - 1);
+    bool fresh = !(old & (PAGE_READ | PAGE_WRITE));
+    /* Aligned blocks: neighbours below and above inside the same block of `limit` pages. */
+    while (fresh && (n - before) % limit != 0 && n - before > first_in_region && pfn > before &&
+           run_fits(m, w, lin - (before + 1) * PAGE_SIZE_, pfn - before - 1, can_write, &q))
+        before++;
+    while (fresh && (n + after + 1) % limit != 0 && run_fits(m, w, lin + (after + 1) * PAGE_SIZE_, pfn + after + 1, can_write, &q))
+        after++;
+
+    unsigned count = before + after + 1;
+    uint32_t start = n - before;
+    if (!map_host(m, w, start * PAGE_SIZE_, (uint32_t)(pfn - before), count, can_write))
+        return WINDOW_EMULATE;
+    r = region_get(m, w, n / REGION_PAGES); /* map_host() may have emptied everything */
+    if (paging_on(m))
+        note_directory(m, r, lin);
+    uint8_t state = can_write ? PAGE_READ | PAGE_WRITE : PAGE_READ;
+    for (unsigned i = 0; i < count; i++) {
+        uint32_t page = start + i;
+        uint64_t e = 0;
+        if (paging_on(m) && mmu_probe(&m->vm, gva(page * PAGE_SIZE_), &q))
+            e = read_entry(m, q.pte.v ? q.pte.v : q.pde.v, pae_on(m));
+        note_page(m, w, r, page % REGION_PAGES, (uint32_t)(pfn - before + i), e, state);
+    }
+    COUNT(m, FAULT_MAP);
+    return WINDOW_MAPPED;
+}
+
+void window_note_exec(struct machine *m, gva_t a, uint32_t pfn)
+{
+    struct window *w = m->current;
+    uint32_t n = a.v >> 12;
+    struct region *r = region_get(m, w, n / REGION_PAGES);
+    if (!r) {
+        window_reset_all(m);
+        r = region_get(m, w, n / REGION_PAGES);
+    }
+    unsigned page = n % REGION_PAGES;
+    if (r->state[page] & PAGE_EXEC && r->pfn[page] == pfn)
+        return;
+    if (r->state[page] && r->pfn[page] != pfn)
+        drop_page(m, w, r, page);
+    uint64_t e = 0;
+    struct mmu_page p;
+    if (paging_on(m)) {
+        if (mmu_probe(&m->vm, a, &p))
+            e = read_entry(m, p.pte.v ? p.pte.v : p.pde.v, pae_on(m));
+        note_directory(m, r, a.v);
+    }
+    if (!r->state[page]) {
+        r->used++;
+        r->pfn[page] = pfn;
+        r->entry[page] = e;
+    }
+    r->state[page] |= PAGE_EXEC;
+}
+
+void window_protect(struct machine *m, uint32_t pfn)
+{
+    for (uint32_t id = m->rmap[pfn]; id; id = m->region_pool[(id - 1) / REGION_PAGES].rmap[(id - 1) % REGION_PAGES]) {
+        struct region *r = &m->region_pool[(id - 1) / REGION_PAGES];
+        unsigned page = (id - 1) % REGION_PAGES;
+        if (!(r->state[page] & PAGE_WRITE))
+            continue;
+        struct window *w = &m->window[r->window];
+        COUNT(m, MPROTECTS);
+        if (mprotect(w->base + (uint64_t)(r->index * REGION_PAGES + page) * PAGE_SIZE_, PAGE_SIZE_, PROT_READ) != 0) {
+            window_reset(m, w); /* out of VMAs; the list has changed under us: start again */
+            window_protect(m, pfn);
+            return;
+        }
+        r->state[page] &= (uint8_t)~PAGE_WRITE;
+    }
+}
