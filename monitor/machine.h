@@ -246,7 +246,4 @@ static inline void machine_reset_shadow(struct machine *m)
 
 /* boot.c: places kernel, initrd, boot parameters and ACPI tables in RAM; sets the 32-bit entry state. */
 bool boot_direct(struct machine *m, char *err, size_t err_size);
-/* lockstep.c */
-enum run_end lockstep_step(struct machine *m);
-
 #endif

@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "monitor/lockstep.h"
 #include "monitor/machine.h"
 #include "monitor/signals.h"
 #include "monitor/trace.h"
@@ -379,6 +380,27 @@ static void run_translated(struct machine *m)
     }
 }
 
+static void run_lockstep(struct machine *m)
+{
+    struct cpu *c = m->vm.cpu;
+    prepare(m);
+    if (m->ended)
+        return;
+    switch (lockstep_step(m)) {
+    case RUN_RESET:
+        resolve(m);
+        break;
+    case RUN_EXIT_PORT:
+        emulate_one(m);
+        break;
+    default:
+        break;
+    }
+    m->insns++;
+    if (m->cfg->lockstep_count && c->eip && m->counter[RUN_COUNTER_LOCKSTEP_INSNS] >= m->cfg->lockstep_count)
+        bus_end(m, RUN_QUIT);
+}
+
 static void run_emulated(struct machine *m)
 {
     unsigned done = 0;
@@ -402,10 +424,10 @@ static void loop(struct machine *m)
             idle(m);
         else if (c->shadow)
             emulate_one(m);
-        else if (!translatable(m))
+        else if (!translatable(m) || (m->cfg->lockstep && m->insns < m->cfg->lockstep_skip))
             run_emulated(m);
         else if (m->cfg->lockstep)
-            (void)lockstep_step(m);
+            run_lockstep(m);
         else
             run_translated(m);
         if (m->cfg->stop_after_insns && m->insns >= m->cfg->stop_after_insns)
