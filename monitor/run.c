@@ -20,6 +20,7 @@
 #define SHADOW_BYTES (256u << 10)
 /* Emulated in one go when the state is not one that translated code is made for (segments, real mode, ...). */
 #define EMULATE_BURST 1024u
+#define EMULATE_SAMPLE 64u /* one in so many emulated instructions is timed */
 
 static struct machine *running; /* for run_quit() only */
 
@@ -189,7 +190,7 @@ void vm_segments_changed(struct vm *vm)
 static bool translatable(const struct machine *m)
 {
     const struct cpu *c = m->vm.cpu;
-    return m->flat && (c->cr0 & CPU_CR0_PE) && !(c->eflags_sys & (CPU_VM | CPU_TF | CPU_RF)) && (c->cpl == 0 || c->cpl == 3) &&
+    return m->flat && (c->cr0 & CPU_CR0_PE) && !(c->eflags_sys & (CPU_VM | CPU_TF)) && (c->cpl == 0 || c->cpl == 3) &&
            c->shadow == 0 && c->a20_mask == 0xFFFFFFFFu && (c->dr[7] & 0xFF) == 0 &&
            !((c->eflags_sys & CPU_AC) && (c->cr0 & CPU_CR0_AM) && c->cpl == 3) && !m->cfg->emulate_only;
 }
@@ -217,6 +218,8 @@ static void prepare(struct machine *m)
         machine_reset_shadow(m);
     }
     m->mode = mode;
+    /* RF only holds back instruction breakpoints, and translated code runs only while none is enabled. */
+    m->vm.cpu->eflags_sys &= ~(uint32_t)CPU_RF;
     window_select(m);
 }
 
@@ -289,7 +292,11 @@ static void emulate_one(struct machine *m)
 {
     struct cpu *c = m->vm.cpu;
     uint32_t cr2 = c->cr2, cpl = c->cpl;
+    bool sample = m->counter[RUN_COUNTER_EMULATED] % EMULATE_SAMPLE == 0;
+    uint64_t t = sample ? machine_now_ns() : 0;
     enum emu_result r = emu_step(&m->vm);
+    if (sample)
+        COUNT_ADD(m, EMULATE_NS, (machine_now_ns() - t) * EMULATE_SAMPLE);
     COUNT(m, EMULATED);
     if (cpl == 3 && c->cpl == 0 && (m->fault_addr.v == c->cr2 || cr2 != c->cr2)) {
         /* Perhaps a page fault: what the guest's handler maps is likely wanted right after its IRET. */
