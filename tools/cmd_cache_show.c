@@ -70,14 +70,15 @@ static void show_map(const struct show *s)
 /* -- The listing
  * -------------------------------------------------------------------------------------------------------- */
 
+/* n bytes as digits into out (2 * max + 1 bytes); a '+' ends it where there are more than max. */
 static void hex(const uint8_t *p, unsigned n, unsigned max, char *out)
 {
-    unsigned i = 0;
-    for (; i < n && i < max; i++)
+    unsigned shown = n < max ? n : max;
+    for (unsigned i = 0; i < shown; i++)
         sprintf(out + 2 * i, "%02x", p[i]);
+    out[2 * shown] = 0;
     if (n > max)
-        strcpy(out + 2 * max - 1, "+");
-    out[2 * (n < max ? n : max)] = 0;
+        out[2 * max - 1] = '+';
 }
 
 /* Text of the guest instruction at off; returns its length. */
@@ -139,7 +140,7 @@ static void guest_lines(const struct show *s, const uint16_t *order, unsigned n,
         unsigned off = order[(*next)++];
         unsigned len = guest_text(s, off, text, sizeof(text), cls);
         hex(s->rec.recto + off, len, 8, bytes);
-        snprintf(out, size, "%c %08x %-17s %.50s", *cls ? '!' : ' ', s->base + off, bytes, text);
+        snprintf(out, size, "%c %08x %-17s %.49s", *cls ? '!' : ' ', s->base + off, bytes, text);
     }
 }
 
@@ -170,7 +171,7 @@ static void show_code(const struct show *s)
     printf("\n  %-58s | host code (offset, bytes, instruction, guest state where it is not plain)\n",
            "guest code (! sensitive)");
     for (uint32_t h = 0; h < s->verso.code_len;) {
-        char guest[80], text[96], bytes[40];
+        char guest[96], text[96], bytes[40];
         const char *cls;
         guest_lines(s, order, n, &next, h, guest, sizeof(guest), &cls);
         unsigned len = scan_disassemble(s->verso.code + h, s->verso.code_len - h, 64, h, text, sizeof(text));

@@ -27,7 +27,7 @@ uint64_t tools_now_ns(void);
 unsigned tools_cpus(void);
 
 /* A key as text: 32 hex digits of the hash, '/' mode ("s"/"u" with flags), at least TOOLS_KEY_TEXT bytes. */
-enum { TOOLS_KEY_TEXT = 48 };
+enum { TOOLS_KEY_TEXT = 56 };
 const char *tools_key_text(const struct cache_key *k, char *buf);
 const char *tools_mode_text(uint32_t mode, char *buf); /* at least 16 bytes */
 
