@@ -227,7 +227,7 @@ static const struct op map_0f[256] = {
     [0x2c ... 0x2d] = SSE(P_ANY),
     [0x2e ... 0x2f] = FORM(M, SIMD, BOTH(P_NO | P_66), 0, ARITH), /* UCOMIS, COMIS */
     [0x30] = OP(0, MSR, 0, 0), [0x31] = OP(0, RDTSC, 0, 0), [0x32 ... 0x33] = OP(0, MSR, 0, 0),
-    [0x34 ... 0x35] = FLOW(0, SYSENTER, FAR, 0, 0), [0x37] = OP(0, VIRT, 0, 0),
+    [0x34 ... 0x35] = FLOW(0, SYSENTER, FAR, 0, 0), [0x37] = FORM(0, VIRT, BOTH(P_NO), 0, 0), /* GETSEC */
     [0x38] = ESCAPE, [0x3a] = ESCAPE,
     CC_ROWS(0x40, CMOVCC),
     [0x50] = SSE_FORM(REG(P_NO | P_66)), [0x51] = SSE(P_ANY), [0x52 ... 0x53] = SSE(P_NO | P_F3),
@@ -402,7 +402,7 @@ static bool grp6(struct refined *r, unsigned reg)
 
 /* Register forms of 0F 01: VMX, MONITOR and SVM are named so that the monitor can trap them; XGETBV, TSX,
  * SMAP, SGX, RDTSCP and the rest do not exist on the CPU model. */
-static bool grp7_reg(struct refined *r, unsigned modrm)
+static bool grp7_reg(struct refined *r, unsigned modrm, unsigned mandatory_prefix)
 {
     bool vmx = modrm >= 0xc1 && modrm <= 0xc4;
     bool monitor = modrm == 0xc8 || modrm == 0xc9;
@@ -411,18 +411,18 @@ static bool grp7_reg(struct refined *r, unsigned modrm)
 
     if (vmx || monitor || svm) {
         r->cls = SCAN_CLASS_VIRT;
-        return true;
+        return svm || mandatory_prefix == P_NO;
     }
     r->cls = reg == 4 ? SCAN_CLASS_SMSW : SCAN_CLASS_LGDT;
     return reg == 4 || reg == 6;
 }
 
-static bool grp7(struct refined *r, unsigned modrm)
+static bool grp7(struct refined *r, unsigned modrm, unsigned mandatory_prefix)
 {
     static const uint8_t cls[8] = {SCAN_CLASS_SGDT, SCAN_CLASS_SIDT,    SCAN_CLASS_LGDT, SCAN_CLASS_LGDT,
                                    SCAN_CLASS_SMSW, SCAN_CLASS_INVALID, SCAN_CLASS_LGDT, SCAN_CLASS_INVLPG};
     if (modrm >= 0xc0)
-        return grp7_reg(r, modrm);
+        return grp7_reg(r, modrm, mandatory_prefix);
     r->cls = cls[modrm >> 3 & 7];
     return r->cls != SCAN_CLASS_INVALID;
 }
@@ -525,7 +525,7 @@ static bool refine(struct refined *r, const struct op *op, unsigned opcode, unsi
     case X_GRP6:
         return grp6(r, reg);
     case X_GRP7:
-        return grp7(r, modrm);
+        return grp7(r, modrm, p);
     case X_GRP8: /* BT, BTS, BTR, BTC */
         r->enc |= reg > 4 ? L : 0;
         return reg >= 4;
@@ -595,7 +595,8 @@ static enum scan_decode_status refuse(struct scan_insn *o, enum scan_decode_stat
     return status;
 }
 
-/* LEN is what the decoder consumed; says whether the input had it and the architecture allows it. */
+/* len is what the decoder consumed: says whether the input had it and the architecture allows it, else
+ * status. */
 static enum scan_decode_status settle(struct scan_insn *o, enum scan_decode_status status, unsigned len,
                                       size_t avail)
 {
