@@ -1,0 +1,246 @@
+/* devices/acpi.c: the fixed hardware of ACPI (PM1 event and control block, PM timer) and the tables that
+ * describe the machine.
+ *
+ * There is no SMI command port: the machine is always in ACPI mode (ACPI 2.0, 4.7.2.5). Fixed buttons and
+ * general-purpose events do not exist, so the only source of an SCI is the PM timer.
+ */
+#include "devices/chips.h"
+#include "dsdt.hex"
+
+#include <string.h>
+
+#define PM_TIMER_HZ 3579545u
+enum { PM1_STS = 0, PM1_EN = 2, PM1_CNT = 4, PM_TMR = 8 };
+enum { TMR_STS = 0x0001 };
+enum { EN_WRITABLE = 0x0721 };
+enum { CNT_SCI_EN = 0x0001, CNT_BM_RLD = 0x0002, CNT_SLP_TYP = 0x1C00, CNT_SLP_EN = 0x2000 };
+#define SLP_TYP_S5 (5u << 10) /* as \_S5 of dsdt.asl says */
+
+/* -- Registers ------------------------------------------------------------------------------------------- */
+
+static uint64_t timer_ticks(uint64_t now)
+{
+    return bus_ticks(now, PM_TIMER_HZ);
+}
+
+/* ACPI 2.0, 4.7.3.1.1: TMR_STS is set when the timer's highest bit changes; the timer has 32 bits
+ * (TMR_VAL_EXT). */
+static void bring_up_to_date(struct dev_acpi *a, uint64_t now)
+{
+    uint64_t half = timer_ticks(now) >> 31;
+
+    if (half != a->seen_half)
+        a->status |= TMR_STS;
+    a->seen_half = half;
+}
+
+static void signal_sci(struct dev_acpi *a)
+{
+    uint64_t at = DEV_NEVER;
+
+    if ((a->enable & TMR_STS) && !(a->status & TMR_STS))
+        at = bus_ticks_to_ns((a->seen_half + 1) << 31, PM_TIMER_HZ);
+    bus_timer(a->bus, TIMER_ACPI, at);
+    bus_irq(a->bus, ACPI_SCI_IRQ, (a->status & a->enable) != 0);
+}
+
+void dev_acpi_run(struct dev_acpi *a, uint64_t now_ns)
+{
+    bring_up_to_date(a, now_ns);
+    signal_sci(a);
+}
+
+static uint8_t read_byte(const struct dev_acpi *a, uint32_t offset, uint32_t timer)
+{
+    unsigned shift = 8 * (offset & 1);
+
+    if (offset >= PM_TMR)
+        return (uint8_t)(timer >> 8 * (offset & 3));
+    switch (offset & ~1u) {
+    case PM1_STS:
+        return (uint8_t)(a->status >> shift);
+    case PM1_EN:
+        return (uint8_t)(a->enable >> shift);
+    case PM1_CNT:
+        return (uint8_t)(a->control >> shift);
+    default:
+        return 0;
+    }
+}
+
+static uint32_t acpi_read(void *dev, uint32_t port, unsigned size)
+{
+    struct dev_acpi *a = dev;
+    uint32_t offset = port - ACPI_PM_BASE, value = 0, timer;
+    uint64_t now = bus_now(a->bus);
+
+    timer = (uint32_t)timer_ticks(now);
+    if (offset == PM_TMR && size == 4)
+        return timer;
+    bring_up_to_date(a, now);
+    for (unsigned i = 0; i < size; i++)
+        value |= (uint32_t)read_byte(a, offset + i, timer) << 8 * i;
+    return value;
+}
+
+static uint16_t merge(uint16_t old, uint32_t offset, uint8_t v)
+{
+    return (uint16_t)(offset & 1 ? (old & 0x00FF) | v << 8 : (old & 0xFF00) | v);
+}
+
+static void write_byte(struct dev_acpi *a, uint32_t offset, uint8_t v)
+{
+    switch (offset & ~1u) {
+    case PM1_STS: /* written ones clear */
+        a->status &= (uint16_t)~merge(0, offset, v);
+        break;
+    case PM1_EN:
+        a->enable = merge(a->enable, offset, v) & EN_WRITABLE;
+        break;
+    case PM1_CNT:
+        a->control = (merge(a->control, offset, v) & (CNT_BM_RLD | CNT_SLP_TYP | CNT_SLP_EN)) | CNT_SCI_EN;
+        break;
+    default:
+        break;
+    }
+}
+
+static void acpi_write(void *dev, uint32_t port, unsigned size, uint32_t value)
+{
+    struct dev_acpi *a = dev;
+
+    bring_up_to_date(a, bus_now(a->bus));
+    for (unsigned i = 0; i < size; i++)
+        write_byte(a, port - ACPI_PM_BASE + i, (uint8_t)(value >> 8 * i));
+    signal_sci(a);
+    if (!(a->control & CNT_SLP_EN))
+        return;
+    a->control &= (uint16_t)~CNT_SLP_EN; /* write-only: reads as 0 */
+    if ((a->control & CNT_SLP_TYP) == SLP_TYP_S5)
+        a->bus->host.power_off(a->bus->opaque);
+}
+
+const struct dev_io_ops dev_acpi_ops = {acpi_read, acpi_write};
+
+void dev_acpi_reset(struct dev_acpi *a)
+{
+    a->status = a->enable = 0;
+    a->control = CNT_SCI_EN;
+    a->seen_half = timer_ticks(bus_now(a->bus)) >> 31;
+    signal_sci(a);
+}
+
+/* -- Tables (ACPI 2.0, chapter 5) --------------------------------------------------------------------------
+ */
+
+enum { RSDP_SIZE = 20, HEADER_SIZE = 36, RSDT_SIZE = HEADER_SIZE + 4, FADT_SIZE = 244, FACS_SIZE = 64 };
+enum { BOOT_LEGACY = 1, BOOT_8042 = 2, BOOT_NO_VGA = 4, BOOT_NO_MSI = 8, BOOT_NO_ASPM = 16 };
+enum {
+    FADT_WBINVD = 1 << 0,
+    FADT_PROC_C1 = 1 << 2,
+    FADT_NO_POWER_BUTTON = 1 << 4,
+    FADT_NO_SLEEP_BUTTON = 1 << 5,
+    FADT_NO_FIXED_RTC = 1 << 6,
+    FADT_TIMER_32 = 1 << 8,
+    FADT_RESET_REG = 1 << 10,
+};
+
+static void put16(uint8_t *p, unsigned v)
+{
+    p[0] = (uint8_t)v;
+    p[1] = (uint8_t)(v >> 8);
+}
+
+static void put32(uint8_t *p, uint32_t v)
+{
+    put16(p, v & 0xFFFF);
+    put16(p + 2, v >> 16);
+}
+
+static void put_checksum(uint8_t *table, size_t size, size_t at)
+{
+    unsigned sum = 0;
+
+    table[at] = 0;
+    for (size_t i = 0; i < size; i++)
+        sum += table[i];
+    table[at] = (uint8_t)-sum;
+}
+
+static void put_header(uint8_t *t, const char *signature, uint32_t size, unsigned revision)
+{
+    memcpy(t, signature, 4);
+    put32(t + 4, size);
+    t[8] = (uint8_t)revision;
+    memcpy(t + 10, "VERSO VERSOPC ", 14);
+    put32(t + 24, 1);
+    memcpy(t + 28, "VRSO", 4);
+    put32(t + 32, 1);
+}
+
+/* Generic Address Structure in I/O space. */
+static void put_gas(uint8_t *p, uint32_t port, unsigned bits)
+{
+    p[0] = 1;
+    p[1] = (uint8_t)bits;
+    put32(p + 4, port);
+}
+
+static void put_fadt(uint8_t *t, uint32_t facs, uint32_t dsdt)
+{
+    put_header(t, "FACP", FADT_SIZE, 3);
+    put32(t + 36, facs);
+    put32(t + 40, dsdt);
+    t[45] = 1; /* desktop */
+    put16(t + 46, ACPI_SCI_IRQ);
+    put32(t + 56, ACPI_PM_BASE + PM1_STS);
+    put32(t + 64, ACPI_PM_BASE + PM1_CNT);
+    put32(t + 76, ACPI_PM_BASE + PM_TMR);
+    t[88] = 4;             /* PM1_EVT_LEN */
+    t[89] = 2;             /* PM1_CNT_LEN */
+    t[91] = 4;             /* PM_TM_LEN */
+    put16(t + 96, 0x0FFF); /* no C2 */
+    put16(t + 98, 0x0FFF); /* no C3 */
+    t[108] = 0x32;         /* CENTURY */
+    put16(t + 109, BOOT_LEGACY | BOOT_8042 | BOOT_NO_VGA | BOOT_NO_MSI | BOOT_NO_ASPM);
+    put32(t + 112, FADT_WBINVD | FADT_PROC_C1 | FADT_NO_POWER_BUTTON | FADT_NO_SLEEP_BUTTON |
+                       FADT_NO_FIXED_RTC | FADT_TIMER_32 | FADT_RESET_REG);
+    put_gas(t + 116, 0xCF9, 8);
+    t[128] = 6; /* RESET_VALUE */
+    put32(t + 140, dsdt);
+    put_gas(t + 148, ACPI_PM_BASE + PM1_STS, 32);
+    put_gas(t + 172, ACPI_PM_BASE + PM1_CNT, 16);
+    put_gas(t + 208, ACPI_PM_BASE + PM_TMR, 32);
+    put_checksum(t, FADT_SIZE, 9);
+}
+
+static size_t align_up(size_t v, size_t to)
+{
+    return (v + to - 1) & ~(to - 1);
+}
+
+size_t dev_acpi_tables(const struct dev_bus *b, uint32_t at, uint8_t *buf, size_t cap)
+{
+    size_t rsdt = align_up(RSDP_SIZE, 16), fadt = rsdt + align_up(RSDT_SIZE, 16);
+    /* The FACS is aligned to 64 bytes in guest-physical memory. */
+    size_t facs = align_up(at + fadt + FADT_SIZE, 64) - at;
+    size_t dsdt = facs + FACS_SIZE, end = dsdt + sizeof dsdt_aml_code;
+
+    (void)b;
+    if (end > cap)
+        return 0;
+    memset(buf, 0, end);
+    memcpy(buf, "RSD PTR ", 8);
+    memcpy(buf + 9, "VERSO ", 6);
+    put32(buf + 16, at + (uint32_t)rsdt);
+    put_checksum(buf, RSDP_SIZE, 8);
+    put_header(buf + rsdt, "RSDT", RSDT_SIZE, 1);
+    put32(buf + rsdt + HEADER_SIZE, at + (uint32_t)fadt);
+    put_checksum(buf + rsdt, RSDT_SIZE, 9);
+    put_fadt(buf + fadt, at + (uint32_t)facs, at + (uint32_t)dsdt);
+    memcpy(buf + facs, "FACS", 4);
+    put32(buf + facs + 4, FACS_SIZE);
+    buf[facs + 32] = 1;
+    memcpy(buf + dsdt, dsdt_aml_code, sizeof dsdt_aml_code);
+    return end;
+}

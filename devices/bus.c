@@ -1,0 +1,375 @@
+/* devices/bus.c: who answers at which port, the timers, and the ports too small for a file of their own. */
+#include "devices/chips.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* -- Time ------------------------------------------------------------------------------------------------ */
+
+uint64_t bus_now(const struct dev_bus *b)
+{
+    return b->host.now_ns(b->opaque);
+}
+
+/* Split at whole seconds: the remainder times hz stays below 2^62. */
+uint64_t bus_ticks(uint64_t ns, uint64_t hz)
+{
+    return ns / NS_PER_S * hz + ns % NS_PER_S * hz / NS_PER_S;
+}
+
+uint64_t bus_ticks_to_ns(uint64_t ticks, uint64_t hz)
+{
+    uint64_t s = ticks / hz;
+
+    if (s >= DEV_NEVER / NS_PER_S - 1)
+        return DEV_NEVER;
+    return s * NS_PER_S + (ticks % hz * NS_PER_S + hz - 1) / hz;
+}
+
+static uint64_t earliest(const struct dev_bus *b)
+{
+    uint64_t at = DEV_NEVER;
+
+    for (unsigned i = 0; i < DEV_TIMERS; i++) {
+        if (b->due[i] < at)
+            at = b->due[i];
+    }
+    return at;
+}
+
+static void announce(struct dev_bus *b)
+{
+    b->announced = earliest(b);
+    b->host.set_deadline(b->opaque, b->announced);
+}
+
+void bus_timer(struct dev_bus *b, enum dev_timer which, uint64_t at_ns)
+{
+    b->due[which] = at_ns;
+    if (!b->in_timers && earliest(b) != b->announced)
+        announce(b);
+}
+
+void dev_bus_run_timers(struct dev_bus *b)
+{
+    uint64_t now = bus_now(b);
+
+    b->in_timers = true;
+    if (b->due[TIMER_PIT] <= now)
+        dev_pit_run(&b->pit, now);
+    if (b->due[TIMER_RTC] <= now)
+        dev_rtc_run(&b->rtc, now);
+    if (b->due[TIMER_ACPI] <= now)
+        dev_acpi_run(&b->acpi, now);
+    b->in_timers = false;
+    announce(b);
+}
+
+/* -- Signals of chips ------------------------------------------------------------------------------------ */
+
+void bus_irq(struct dev_bus *b, unsigned irq, bool level)
+{
+    dev_pic_set(&b->pic, irq, level);
+}
+
+/* One latch behind port 92h and the 8042's output port: whichever wrote last decides, so software that knows
+ * only one of the two ways gets what it asked for. */
+void bus_a20(struct dev_bus *b, bool enabled)
+{
+    if (enabled == b->a20)
+        return;
+    b->a20 = enabled;
+    b->host.a20(b->opaque, enabled);
+}
+
+void bus_reset_request(struct dev_bus *b)
+{
+    b->host.reset(b->opaque);
+}
+
+uint8_t dev_intr_ack(struct dev_bus *b)
+{
+    return dev_pic_ack(&b->pic);
+}
+
+bool dev_intr_level(const struct dev_bus *b)
+{
+    return b->pic.intr;
+}
+
+size_t dev_serial_in(struct dev_bus *b, const uint8_t *data, size_t n)
+{
+    return dev_uart_in(&b->uart, data, n);
+}
+
+size_t dev_serial_room(const struct dev_bus *b)
+{
+    return dev_uart_room(&b->uart);
+}
+
+/* -- Small ports ----------------------------------------------------------------------------------------- */
+
+static uint32_t open_read(void *dev, uint32_t addr, unsigned size)
+{
+    (void)dev;
+    (void)addr;
+    return 0xFFFFFFFFu >> (32 - 8 * size);
+}
+
+static void open_write(void *dev, uint32_t addr, unsigned size, uint32_t value)
+{
+    (void)dev;
+    (void)addr;
+    (void)size;
+    (void)value;
+}
+
+static const struct dev_io_ops open_ops = {open_read, open_write};
+
+static uint32_t post_read(void *dev, uint32_t addr, unsigned size)
+{
+    const struct dev_bus *b = dev;
+
+    (void)addr;
+    (void)size;
+    return b->post_code;
+}
+
+static void post_write(void *dev, uint32_t addr, unsigned size, uint32_t value)
+{
+    struct dev_bus *b = dev;
+
+    (void)addr;
+    (void)size;
+    b->post_code = (uint8_t)value;
+}
+
+static const struct dev_io_ops post_ops = {post_read, post_write};
+
+/* System control port A: bit 0 pulses the CPU's reset, bit 1 is A20. */
+static uint32_t port92_read(void *dev, uint32_t addr, unsigned size)
+{
+    const struct dev_bus *b = dev;
+
+    (void)addr;
+    (void)size;
+    return b->a20 ? 2 : 0;
+}
+
+static void port92_write(void *dev, uint32_t addr, unsigned size, uint32_t value)
+{
+    struct dev_bus *b = dev;
+
+    (void)addr;
+    (void)size;
+    bus_a20(b, (value & 2) != 0);
+    if (value & 1)
+        bus_reset_request(b);
+}
+
+static const struct dev_io_ops port92_ops = {port92_read, port92_write};
+
+/* The debug console of Bochs and QEMU: reading E9h there tells that it exists. */
+static uint32_t debug_read(void *dev, uint32_t addr, unsigned size)
+{
+    (void)dev;
+    (void)addr;
+    (void)size;
+    return 0xE9;
+}
+
+static void debug_write(void *dev, uint32_t addr, unsigned size, uint32_t value)
+{
+    struct dev_bus *b = dev;
+
+    (void)addr;
+    (void)size;
+    b->host.debug_out(b->opaque, (uint8_t)value);
+}
+
+static const struct dev_io_ops debug_ops = {debug_read, debug_write};
+
+/* The exit device of kvm-unit-tests: it writes 32 bits and reads nothing. */
+static void exit_write(void *dev, uint32_t addr, unsigned size, uint32_t value)
+{
+    struct dev_bus *b = dev;
+
+    (void)addr;
+    (void)size;
+    b->host.exit_code(b->opaque, (int)((value << 1 | 1) & 0x7FFFFFFF));
+}
+
+static const struct dev_io_ops exit_ops = {open_read, exit_write};
+
+/* -- Dispatch -------------------------------------------------------------------------------------------- */
+
+static void add_ports(struct dev_bus *b, uint32_t first, uint32_t last, const struct dev_io_ops *ops,
+                      void *dev, bool wide)
+{
+    unsigned i = b->ranges++;
+
+    b->range[i] = (struct dev_range){.ops = ops, .dev = dev, .first = first, .last = last, .wide = wide};
+    memset(b->port_map + first, (int)i, last - first + 1);
+}
+
+static void map_ports(struct dev_bus *b)
+{
+    add_ports(b, 0, 0xFFFF, &open_ops, b, true);
+    add_ports(b, 0x20, 0x21, &dev_pic_ops, &b->pic, false);
+    add_ports(b, 0xA0, 0xA1, &dev_pic_ops, &b->pic, false);
+    add_ports(b, 0x4D0, 0x4D1, &dev_elcr_ops, &b->pic, false);
+    add_ports(b, 0x40, 0x43, &dev_pit_ops, &b->pit, false);
+    add_ports(b, 0x61, 0x61, &dev_port61_ops, &b->pit, false);
+    add_ports(b, 0x70, 0x71, &dev_rtc_ops, &b->rtc, false);
+    add_ports(b, 0x3F8, 0x3FF, &dev_uart_ops, &b->uart, false);
+    add_ports(b, 0x60, 0x60, &dev_i8042_ops, &b->i8042, false);
+    add_ports(b, 0x64, 0x64, &dev_i8042_ops, &b->i8042, false);
+    add_ports(b, 0xCF8, 0xCFF, &dev_pci_ops, &b->pci, true);
+    add_ports(b, ACPI_PM_BASE, ACPI_PM_BASE + 11, &dev_acpi_ops, &b->acpi, true);
+    add_ports(b, 0x80, 0x80, &post_ops, b, false);
+    add_ports(b, 0x92, 0x92, &port92_ops, b, false);
+    add_ports(b, 0xE9, 0xE9, &debug_ops, b, false);
+    add_ports(b, 0xF4, 0xF7, &exit_ops, b, true);
+}
+
+uint32_t dev_port_read(struct dev_bus *b, uint16_t port, unsigned size)
+{
+    const struct dev_range *r = &b->range[b->port_map[port]];
+    uint32_t value = 0;
+
+    if (size == 1)
+        return r->ops->read(r->dev, port, 1) & 0xFF;
+    if (r->wide && port + size - 1 <= r->last && b->port_map[port + size - 1] == b->port_map[port])
+        return r->ops->read(r->dev, port, size);
+    for (unsigned i = 0; i < size; i++)
+        value |= dev_port_read(b, (uint16_t)(port + i), 1) << 8 * i;
+    return value;
+}
+
+void dev_port_write(struct dev_bus *b, uint16_t port, unsigned size, uint32_t value)
+{
+    const struct dev_range *r = &b->range[b->port_map[port]];
+
+    if (size == 1) {
+        r->ops->write(r->dev, port, 1, value & 0xFF);
+        return;
+    }
+    if (r->wide && port + size - 1 <= r->last && b->port_map[port + size - 1] == b->port_map[port]) {
+        r->ops->write(r->dev, port, size, size == 2 ? value & 0xFFFF : value);
+        return;
+    }
+    for (unsigned i = 0; i < size; i++)
+        dev_port_write(b, (uint16_t)(port + i), 1, value >> 8 * i & 0xFF);
+}
+
+static const struct dev_mmio_range *find_mmio(const struct dev_bus *b, uint64_t gpa, unsigned size)
+{
+    for (unsigned i = 0; i < b->mmio_ranges; i++) {
+        const struct dev_mmio_range *m = &b->mmio[i];
+
+        if (gpa >= m->first && gpa <= m->last && m->last - gpa >= size - 1)
+            return m;
+    }
+    return NULL;
+}
+
+uint32_t dev_mmio_read(struct dev_bus *b, uint64_t gpa, unsigned size)
+{
+    const struct dev_mmio_range *m = find_mmio(b, gpa, size);
+
+    return m ? m->ops->read(m->dev, (uint32_t)(gpa - m->first), size) : open_read(b, 0, size);
+}
+
+void dev_mmio_write(struct dev_bus *b, uint64_t gpa, unsigned size, uint32_t value)
+{
+    const struct dev_mmio_range *m = find_mmio(b, gpa, size);
+
+    if (m)
+        m->ops->write(m->dev, (uint32_t)(gpa - m->first), size, value);
+}
+
+/* -- Life ------------------------------------------------------------------------------------------------ */
+
+struct dev_bus *dev_bus_create(const struct dev_host_ops *ops, void *opaque, uint64_t ram_bytes,
+                               int64_t epoch_s)
+{
+    struct dev_bus *b = calloc(1, sizeof *b);
+
+    if (!b)
+        return NULL;
+    b->host = *ops;
+    b->opaque = opaque;
+    b->a20 = true;
+    b->announced = DEV_NEVER;
+    for (unsigned i = 0; i < DEV_TIMERS; i++)
+        b->due[i] = DEV_NEVER;
+    b->pic.bus = b->pit.bus = b->rtc.bus = b->uart.bus = b->i8042.bus = b->pci.bus = b->acpi.bus = b;
+    map_ports(b);
+    dev_rtc_init(&b->rtc, ram_bytes, epoch_s);
+    dev_bus_reset(b);
+    return b;
+}
+
+void dev_bus_destroy(struct dev_bus *b)
+{
+    free(b);
+}
+
+void dev_bus_reset(struct dev_bus *b)
+{
+    b->in_timers = true; /* one announcement at the end, not one a chip */
+    dev_pic_reset(&b->pic);
+    dev_pit_reset(&b->pit);
+    dev_rtc_reset(&b->rtc);
+    dev_uart_reset(&b->uart);
+    dev_i8042_reset(&b->i8042);
+    dev_pci_reset(&b->pci);
+    dev_acpi_reset(&b->acpi);
+    b->post_code = 0;
+    bus_a20(b, true);
+    b->in_timers = false;
+    announce(b);
+}
+
+/* -- Diagnostics ----------------------------------------------------------------------------------------- */
+
+void dev_bus_dump(const struct dev_bus *b, void (*line)(void *opaque, const char *text), void *opaque)
+{
+    char s[200];
+
+    for (unsigned i = 0; i < 2; i++) {
+        const struct pic_chip *c = &b->pic.chip[i];
+
+        snprintf(s, sizeof s,
+                 "pic%u: irr %02x isr %02x imr %02x lines %02x elcr %02x base %02x init %u intr %d", i,
+                 c->irr, c->isr, c->imr, c->line, c->elcr, c->base, c->init_state, b->pic.intr);
+        line(opaque, s);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        const struct pit_channel *c = &b->pit.channel[i];
+
+        snprintf(s, sizeof s, "pit%u: mode %u control %02x count %u gate %d loaded %d running %d start %llu",
+                 i, c->mode, c->control, c->count, c->gate, c->loaded, c->running,
+                 (unsigned long long)c->start);
+        line(opaque, s);
+    }
+    snprintf(s, sizeof s, "rtc: a %02x b %02x c %02x index %02x nmi_masked %d", b->rtc.cmos[10],
+             b->rtc.cmos[11], b->rtc.cmos[12], b->rtc.index, b->rtc.nmi_masked);
+    line(opaque, s);
+    snprintf(s, sizeof s, "uart: ier %02x fcr %02x lcr %02x mcr %02x rx %u thr_event %d", b->uart.ier,
+             b->uart.fcr, b->uart.lcr, b->uart.mcr, b->uart.rx_count, b->uart.thr_empty_event);
+    line(opaque, s);
+    snprintf(s, sizeof s, "i8042: command byte %02x full %d data %02x a20 %d", b->i8042.ram[0], b->i8042.full,
+             b->i8042.data, b->a20);
+    line(opaque, s);
+    snprintf(s, sizeof s, "pci: address %08x", b->pci.address);
+    line(opaque, s);
+    snprintf(s, sizeof s, "acpi: status %04x enable %04x control %04x", b->acpi.status, b->acpi.enable,
+             b->acpi.control);
+    line(opaque, s);
+    snprintf(s, sizeof s, "timers: now %llu pit %llu rtc %llu acpi %llu", (unsigned long long)bus_now(b),
+             (unsigned long long)b->due[TIMER_PIT], (unsigned long long)b->due[TIMER_RTC],
+             (unsigned long long)b->due[TIMER_ACPI]);
+    line(opaque, s);
+}

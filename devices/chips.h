@@ -1,0 +1,237 @@
+/* devices/chips.h: the chips' state and the few functions the bus and the chips call on each other.
+ *
+ * Private to this folder: bus.h is what others see. Every chip's state is a plain struct inside struct
+ * dev_bus; the only pointers in it go back to the bus. State at reset is what a PC's firmware leaves behind,
+ * because kernels are started without one.
+ */
+#ifndef VERSO_DEVICES_CHIPS_H
+#define VERSO_DEVICES_CHIPS_H
+
+#include "devices/bus.h"
+
+#define NS_PER_S  1000000000ull
+#define DEV_NEVER UINT64_MAX
+
+/* -- 8259A pair (pic.c) ---------------------------------------------------------------------------------- */
+enum { PIC_MASTER, PIC_SLAVE };
+
+struct pic_chip {
+    uint8_t irr;        /* requests latched (edge) or present (level) */
+    uint8_t isr;        /* in service */
+    uint8_t imr;        /* masked */
+    uint8_t line;       /* levels of IR0-IR7 */
+    uint8_t elcr;       /* bit set: level-triggered */
+    uint8_t elcr_mask;  /* which bits of elcr can be set */
+    uint8_t base;       /* vector of IR0 */
+    uint8_t lowest;     /* the input of lowest priority (rotation) */
+    uint8_t init_state; /* 0: ready; 2-4: which ICW comes next */
+    uint8_t icw1, icw3;
+    bool read_isr; /* OCW3: which register the command port shows */
+    bool poll;     /* OCW3: the next read is an acknowledge */
+    bool special_mask;
+    bool auto_eoi, rotate_on_auto_eoi;
+    bool fully_nested_special;
+};
+
+struct dev_pic {
+    struct dev_bus *bus;
+    struct pic_chip chip[2];
+    bool intr; /* level of the master's INT pin */
+};
+
+void dev_pic_reset(struct dev_pic *p);
+void dev_pic_set(struct dev_pic *p, unsigned irq, bool level);
+/* A rising edge: the line is low for an instant, then high. */
+void dev_pic_pulse(struct dev_pic *p, unsigned irq);
+uint8_t dev_pic_ack(struct dev_pic *p);
+extern const struct dev_io_ops dev_pic_ops, dev_elcr_ops;
+
+/* -- 8254 and port 61h (pit.c) --------------------------------------------------------------------------- */
+#define PIT_HZ 1193182ull
+
+struct pit_channel {
+    uint8_t control; /* RW, mode and BCD of the last control word (bits 5-0, as the status byte shows them) */
+    uint8_t mode;    /* 0-5 */
+    bool gate;
+    bool loaded;         /* a whole count was written since the control word */
+    bool running;        /* the counting element was started: by a count, or by the gate in modes 1 and 5 */
+    bool paused;         /* modes 0 and 4: gate low, or half a count written */
+    uint32_t count;      /* 1-65536 (1-10000 in BCD): the count in use */
+    uint32_t next_count; /* a count written while another is in use, 0 if none; taken over at switch_tick or
+                            by a trigger */
+    int64_t switch_tick; /* modes 2 and 3 */
+    int64_t switch_start;
+    int64_t start;     /* tick at which the counting element held `count` */
+    int64_t held;      /* ticks elapsed when it paused */
+    uint8_t write_low; /* first byte of a two-byte write */
+    bool write_high_next, read_high_next;
+    uint8_t latch_bytes; /* bytes of latch still to be read */
+    uint16_t latch;
+    bool status_latched;
+    uint8_t status;
+};
+
+struct dev_pit {
+    struct dev_bus *bus;
+    struct pit_channel channel[3];
+    uint8_t port61;     /* bits 0-3 as written */
+    int64_t edge_after; /* channel 0: rising edges up to this tick were delivered */
+    uint64_t edge_ns;   /* when the last one was delivered */
+};
+
+void dev_pit_reset(struct dev_pit *p);
+void dev_pit_run(struct dev_pit *p, uint64_t now_ns);
+extern const struct dev_io_ops dev_pit_ops, dev_port61_ops;
+
+/* -- MC146818 (rtc.c) ------------------------------------------------------------------------------------ */
+struct dev_rtc {
+    struct dev_bus *bus;
+    uint8_t index;
+    bool nmi_masked;
+    uint8_t cmos[128]; /* 0-9 and 32h hold the time only while updates are off (register B, SET) */
+    /* The time is base_s + (guest time + phase_ns) / 1 s; frozen_s while the divider is held in reset. */
+    int64_t base_s, frozen_s;
+    uint64_t phase_ns;
+    bool divider_reset;
+    uint8_t weekday_shift; /* guest's weekday minus the calendar's, modulo 7 */
+    int64_t seen_s;        /* updates up to this second are in register C */
+    uint64_t seen_tick;    /* so are periodic ticks (32,768 Hz) up to this one */
+};
+
+void dev_rtc_init(struct dev_rtc *r, uint64_t ram_bytes, int64_t epoch_s);
+void dev_rtc_reset(struct dev_rtc *r);
+void dev_rtc_run(struct dev_rtc *r, uint64_t now_ns);
+extern const struct dev_io_ops dev_rtc_ops;
+
+/* -- 16550A (uart.c) ------------------------------------------------------------------------------------- */
+#define UART_FIFO 16u
+
+struct dev_uart {
+    struct dev_bus *bus;
+    uint8_t irq;
+    uint8_t ier, fcr, lcr, mcr, scratch;
+    uint8_t lsr_errors; /* OE; cleared by reading LSR */
+    uint8_t msr_levels, msr_deltas;
+    uint8_t dll, dlm;
+    bool thr_empty_event; /* the THRE interrupt's latch: set when THR becomes empty or IER enables it, cleared
+                             by reading IIR */
+    uint8_t rx[UART_FIFO];
+    uint8_t rx_head, rx_count;
+};
+
+void dev_uart_reset(struct dev_uart *u);
+size_t dev_uart_in(struct dev_uart *u, const uint8_t *data, size_t n);
+size_t dev_uart_room(const struct dev_uart *u);
+extern const struct dev_io_ops dev_uart_ops;
+
+/* -- 8042 with keyboard and mouse (i8042.c) -------------------------------------------------------------- */
+#define I8042_QUEUE 16u
+
+struct i8042_queue {
+    uint8_t byte[I8042_QUEUE];
+    uint8_t head, count;
+};
+
+struct i8042_device {
+    struct i8042_queue out; /* waiting to go to the controller */
+    uint8_t wants_param;    /* command that waits for its parameter byte, or 0 */
+    uint8_t last;           /* last byte sent, for Resend */
+    bool mouse;
+    uint8_t leds, set, rate, resolution;
+    bool reporting, scaling, remote;
+};
+
+struct dev_i8042 {
+    struct dev_bus *bus;
+    uint8_t ram[32]; /* [0] is the command byte */
+    uint8_t outport;
+    uint8_t status; /* SYS, CMD and AUX bits; the rest is computed */
+    bool full;      /* output buffer */
+    uint8_t data;
+    uint8_t wants_param; /* controller command that waits for its byte at port 60h, or 0 */
+    struct i8042_queue own,
+        own_aux; /* the controller's answers, and what it loops back as if from the mouse */
+    struct i8042_device keyboard, mouse;
+};
+
+void dev_i8042_reset(struct dev_i8042 *k);
+extern const struct dev_io_ops dev_i8042_ops;
+
+/* -- PCI mechanism 1 (pci.c) ----------------------------------------------------------------------------- */
+struct dev_pci {
+    struct dev_bus *bus;
+    uint32_t address;
+    uint8_t host_bridge[256];
+    uint8_t reset_control; /* CF9h */
+};
+
+void dev_pci_reset(struct dev_pci *p);
+extern const struct dev_io_ops dev_pci_ops;
+
+/* -- ACPI PM block and tables (acpi.c) ------------------------------------------------------------------- */
+#define ACPI_PM_BASE 0x600u
+#define ACPI_SCI_IRQ 9u
+
+struct dev_acpi {
+    struct dev_bus *bus;
+    uint16_t status, enable, control;
+    uint64_t seen_half; /* turns of the timer's highest bit already in status */
+};
+
+void dev_acpi_reset(struct dev_acpi *a);
+void dev_acpi_run(struct dev_acpi *a, uint64_t now_ns);
+extern const struct dev_io_ops dev_acpi_ops;
+
+/* -- The bus --------------------------------------------------------------------------------------------- */
+enum dev_timer { TIMER_PIT, TIMER_RTC, TIMER_ACPI, DEV_TIMERS };
+
+struct dev_range {
+    const struct dev_io_ops *ops;
+    void *dev;
+    uint32_t first, last; /* ports, inclusive */
+    bool wide;            /* takes accesses of 2 and 4 bytes; else they are split */
+};
+
+struct dev_mmio_range {
+    const struct dev_io_ops *ops;
+    void *dev;
+    uint64_t first, last;
+};
+
+#define DEV_RANGES      32u
+#define DEV_MMIO_RANGES 8u
+
+struct dev_bus {
+    struct dev_host_ops host;
+    void *opaque;
+    uint8_t port_map[65536]; /* port -> index into range[]; 0 is the open bus */
+    struct dev_range range[DEV_RANGES];
+    unsigned ranges;
+    struct dev_mmio_range mmio[DEV_MMIO_RANGES];
+    unsigned mmio_ranges;
+    uint64_t due[DEV_TIMERS];
+    uint64_t announced;
+    bool in_timers;
+    bool a20;
+    uint8_t post_code;
+    struct dev_pic pic;
+    struct dev_pit pit;
+    struct dev_rtc rtc;
+    struct dev_uart uart;
+    struct dev_i8042 i8042;
+    struct dev_pci pci;
+    struct dev_acpi acpi;
+};
+
+uint64_t bus_now(const struct dev_bus *b);
+void bus_timer(struct dev_bus *b, enum dev_timer which, uint64_t at_ns);
+void bus_irq(struct dev_bus *b, unsigned irq, bool level);
+void bus_a20(struct dev_bus *b, bool enabled);
+void bus_reset_request(struct dev_bus *b);
+
+/* floor(ns * hz / 1e9) and the first ns at which it is reached; exact, without 128-bit arithmetic, for hz
+ * below 2^32. */
+uint64_t bus_ticks(uint64_t ns, uint64_t hz);
+uint64_t bus_ticks_to_ns(uint64_t ticks, uint64_t hz);
+
+#endif
