@@ -250,7 +250,7 @@ struct progress {
 
 static void show_progress(struct progress *pr, size_t done, size_t total, bool last)
 {
-    uint64_t now = tools_now_ns(), gap = pr->bar ? 100000000u : 1000000000u;
+    uint64_t now = tools_now_ns(), gap = pr->bar || pr->json ? 100000000u : 1000000000u;
     if (!last && now - pr->last_ns < gap)
         return;
     pr->last_ns = now;

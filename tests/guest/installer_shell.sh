@@ -1,0 +1,12 @@
+#!/bin/bash
+# In the installer keys work: from the language screen to the main menu, on to a shell; commands there give the same
+# result twice, a kernel module loads, and the machine powers off from within.
+. "$(dirname "$0")/lib.sh"
+need_installer
+command -v expect >/dev/null || skip "expect is missing"
+timeout -k 10 800 "$VERSO_SOURCE/tests/guest/installer_shell.exp" "$tmp/console" \
+    "$VERSO" run "$GUESTS/installer.iso" --cache "$tmp/cache.db" >"$tmp/exp" 2>&1
+status=$?
+tail -n 12 "$tmp/exp"
+[ $status = 0 ] || fail "the dialogue ended with status $status"
+finish

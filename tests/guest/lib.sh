@@ -1,0 +1,84 @@
+# shellcheck shell=bash
+# What the scripts over the built command share. Sourced; not a test.
+#   VERSO         the command under test          VERSO_SOURCE  the source tree
+#   VERSO_WORK    a folder for guests and scratch  VERSO_GUESTS  guests made before (else made here, once)
+set -u
+VERSO_SOURCE=${VERSO_SOURCE:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}
+VERSO=${VERSO:-$VERSO_SOURCE/build/tools/verso}
+VERSO_WORK=${VERSO_WORK:-$VERSO_SOURCE/build/tests}
+GUESTS=${VERSO_GUESTS:-$VERSO_WORK/guests}
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+failures=0
+
+fail() {
+    echo "FAIL: $*"
+    failures=$((failures + 1))
+}
+
+skip() {
+    echo "skipped: $*"
+    exit 77
+}
+
+finish() {
+    [ "$failures" = 0 ] && echo "ok"
+    [ "$failures" = 0 ]
+    exit
+}
+
+# expect_status WANTED WHAT COMMAND... : runs it, output in $tmp/out and $tmp/err.
+expect_status() {
+    local wanted=$1 what=$2 got=0
+    shift 2
+    "$@" >"$tmp/out" 2>"$tmp/err" </dev/null || got=$?
+    if [ "$got" != "$wanted" ]; then
+        fail "$what: exit status $got, expected $wanted"
+        tail -n 5 "$tmp/out" "$tmp/err" | sed 's/^/    /'
+        return 1
+    fi
+}
+
+# json FILE EXPRESSION : evaluates a Python expression on the document d.
+json() {
+    python3 -c 'import json,sys; d=json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$1" "$2"
+}
+
+# Makes the micro guests once (several tests may ask at the same time); skips the test where that cannot be done.
+need_guests() {
+    mkdir -p "$GUESTS"
+    (
+        flock 9
+        [ -s "$GUESTS/vmlinuz-686" ] && [ -s "$GUESTS/vmlinuz-686-pae" ] && [ -s "$GUESTS/busybox-initrd.gz" ] && exit 0
+        "$VERSO_SOURCE/tools/mkguest.sh" "$GUESTS" >"$GUESTS/mkguest.log" 2>&1
+    ) 9>"$GUESTS/.lock" || skip "the guests cannot be made here: $(tail -n 1 "$GUESTS/mkguest.log")"
+}
+
+need_installer() {
+    mkdir -p "$GUESTS"
+    (
+        flock 9
+        [ -s "$GUESTS/installer.iso" ] && exit 0
+        "$VERSO_SOURCE/tools/mkiso.sh" "$GUESTS/installer.iso" >"$GUESTS/mkiso.log" 2>&1
+    ) 9>"$GUESTS/.lock" || skip "the installer's ISO cannot be made here: $(tail -n 1 "$GUESTS/mkiso.log")"
+}
+
+# run_guest FLAVOUR OUT [verso run options] : boots the micro guest with its script to power-off.
+run_guest() {
+    local flavour=$1 out=$2
+    shift 2
+    timeout -k 10 "${VERSO_GUEST_TIMEOUT:-280}" "$VERSO" run --kernel "$GUESTS/vmlinuz-$flavour" \
+        --initrd "$GUESTS/busybox-initrd.gz" --append "console=ttyS0,115200n8 ${VERSO_GUEST_APPEND:-}" --no-stdin "$@" \
+        >"$out" 2>"$out.err" </dev/null
+}
+
+# The console as two boots of the same kernel must agree on it: time stamps taken off; what measures the host or the time
+# of day loses its numbers; kernel lines are sorted, because messages of parallel initcalls and timers may change places.
+kernel_lines() {
+    tr -d '\r' <"$1" | grep -aE '^\[ *[0-9]+\.[0-9]+\]' | sed -E 's/^\[ *[0-9]+\.[0-9]+\] //' |
+        sed -E -e '/tsc|TSC|clocksource|BogoMIPS|Calibrating|rtc_cmos|rtc-cmos|sched_clock|usec|random:|crng|audit:|PM: Magic|jiffies|[0-9]+ ms/s/[0-9]+/N/g' | sort
+}
+# What user programs print: the script's own lines, in order.
+script_lines() {
+    tr -d '\r' <"$1" | grep -a '^T: '
+}
