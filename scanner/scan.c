@@ -19,7 +19,7 @@
 #include <string.h>
 
 /* Sixteen zero bytes decode as eight `add [eax], al`: padding or data, never code worth translating. */
-enum { ZERO_RUN = 16, SWEEP_WORDS = SCAN_PAGE_SIZE / 64 };
+enum { ZERO_RUN = 16, WORDS = SCAN_PAGE_SIZE / 64 };
 
 struct scan {
     struct scan_page *page;
@@ -29,7 +29,8 @@ struct scan {
     uint8_t queued[SCAN_PAGE_SIZE];
     /* Sweep: a bit for each pending boundary; none is in a word below sweep_low. */
     unsigned sweep_low;
-    uint64_t pending[SWEEP_WORDS], swept[SWEEP_WORDS];
+    uint64_t pending[WORDS], swept[WORDS];
+    uint64_t listed[WORDS]; /* a bit for each instruction that belongs in insn[] */
 };
 
 static void enqueue_descent(struct scan *s, unsigned off)
@@ -52,10 +53,15 @@ static void enqueue_sweep(struct scan *s, unsigned off)
         s->sweep_low = off / 64;
 }
 
+static void note(struct scan *s, unsigned off)
+{
+    s->listed[off / 64] |= UINT64_C(1) << (off % 64);
+}
+
 /* The lowest pending boundary; false if there is none. */
 static bool next_sweep(struct scan *s, unsigned *off)
 {
-    for (; s->sweep_low < SWEEP_WORDS; s->sweep_low++) {
+    for (; s->sweep_low < WORDS; s->sweep_low++) {
         uint64_t word = s->pending[s->sweep_low];
         if (!word)
             continue;
@@ -86,10 +92,20 @@ static bool covers_start(const struct scan_page *page, unsigned off, unsigned le
     return false;
 }
 
+/* Eight bytes at a time: a loop over the length costs a misprediction for each instruction. */
 static void mark(struct scan_page *page, unsigned off, unsigned len, unsigned attr)
 {
+    unsigned i = off + 1, end = off + len;
+
     page->attr[off] |= (uint8_t)(SCAN_ATTR_START | attr);
-    for (unsigned i = off + 1; i < off + len && i < SCAN_PAGE_SIZE; i++)
+    if (len <= 9 && off + 9 <= SCAN_PAGE_SIZE) {
+        uint64_t word, inside = UINT64_C(0x0101010101010101) * SCAN_ATTR_INSIDE;
+        memcpy(&word, page->attr + i, sizeof word);
+        word |= len == 9 ? inside : inside & ((UINT64_C(1) << 8 * (len - 1)) - 1);
+        memcpy(page->attr + i, &word, sizeof word);
+        return;
+    }
+    for (; i < end && i < SCAN_PAGE_SIZE; i++)
         page->attr[i] |= SCAN_ATTR_INSIDE;
 }
 
@@ -130,6 +146,7 @@ static void descend(struct scan *s, unsigned off)
             return;
         }
         mark(page, off, insn->len, scan_class_sensitive(insn->cls) ? SCAN_ATTR_SENSITIVE : 0);
+        note(s, off);
         if (branch_target(page, off, insn, &target))
             enqueue_descent(s, target);
         off += insn->len;
@@ -167,6 +184,7 @@ static void sweep(struct scan *s, unsigned off)
             return;
         }
         mark(page, off, len, SCAN_ATTR_SWEPT | (scan_class_sensitive(insn->cls) ? SCAN_ATTR_SENSITIVE : 0));
+        note(s, off);
         if (branch_target(page, off, insn, &target))
             enqueue_sweep(s, target);
         off += len;
@@ -197,14 +215,17 @@ static void add(struct scan_page *page, unsigned off)
     page->index[off] = (int16_t)page->count++;
 }
 
-static void list(struct scan_page *page)
+static void list(struct scan *s)
 {
-    for (unsigned off = 0; off < SCAN_PAGE_SIZE; off++) {
-        if ((page->attr[off] & (SCAN_ATTR_START | SCAN_ATTR_STRADDLE)) != SCAN_ATTR_START)
-            continue;
-        if (page->count != off)
-            page->insn[page->count] = page->insn[off];
-        add(page, off);
+    struct scan_page *page = s->page;
+
+    for (unsigned i = 0; i < WORDS; i++) {
+        for (uint64_t word = s->listed[i]; word; word &= word - 1) {
+            unsigned off = i * 64 + (unsigned)__builtin_ctzll(word);
+            if (page->count != off)
+                page->insn[page->count] = page->insn[off];
+            add(page, off);
+        }
     }
 }
 
@@ -216,10 +237,11 @@ void scan_page(const uint8_t recto[SCAN_PAGE_SIZE], unsigned bits, const uint16_
 
     s.page = out;
     s.descent_count = 0;
-    s.sweep_low = SWEEP_WORDS;
+    s.sweep_low = WORDS;
     memset(s.queued, 0, sizeof s.queued);
     memset(s.pending, 0, sizeof s.pending);
     memset(s.swept, 0, sizeof s.swept);
+    memset(s.listed, 0, sizeof s.listed);
     reset(out, bits);
     memcpy(out->bytes, recto, SCAN_PAGE_SIZE);
     memset(out->bytes + SCAN_PAGE_SIZE, 0, sizeof out->bytes - SCAN_PAGE_SIZE);
@@ -233,9 +255,10 @@ void scan_page(const uint8_t recto[SCAN_PAGE_SIZE], unsigned bits, const uint16_
         descend(&s, s.descent[--s.descent_count]);
     while (next_sweep(&s, &off))
         sweep(&s, off);
-    list(out);
+    list(&s);
 }
 
+/* The attribute is START without STRADDLE: in the unit the instruction is complete. */
 enum scan_decode_status scan_unit(const uint8_t *bytes, size_t avail, unsigned off, unsigned bits,
                                   struct scan_page *out)
 {
@@ -248,9 +271,7 @@ enum scan_decode_status scan_unit(const uint8_t *bytes, size_t avail, unsigned o
     if (status != SCAN_OK || off >= SCAN_PAGE_SIZE)
         return status == SCAN_OK ? SCAN_INVALID : status;
     memcpy(out->bytes + off, bytes, insn.len);
-    mark(out, off, insn.len,
-         SCAN_ATTR_ENTRY | (off + insn.len > SCAN_PAGE_SIZE ? SCAN_ATTR_STRADDLE : 0) |
-             (scan_class_sensitive(insn.cls) ? SCAN_ATTR_SENSITIVE : 0));
+    mark(out, off, insn.len, SCAN_ATTR_ENTRY | (scan_class_sensitive(insn.cls) ? SCAN_ATTR_SENSITIVE : 0));
     out->insn[0] = insn;
     add(out, off);
     out->unit = true;
