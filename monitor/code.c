@@ -77,9 +77,8 @@ bool code_init(struct machine *m, char *err, size_t err_size)
     m->link_by_page = reserve((1u << 20) * sizeof(*m->link_by_page));
     m->inst_at = reserve((1u << 20) * sizeof(*m->inst_at));
     m->scan = malloc(sizeof(*m->scan));
-    m->page_seen = calloc(m->ram_pages, 1);
     if (!m->code_owner || !m->thunk || !m->thunk_hash || !m->page_hash || !m->inst_pool || !m->link || !m->link_by_page ||
-        !m->inst_at || !m->scan || !m->page_seen)
+        !m->inst_at || !m->scan)
         goto fail;
     m->code_used = THUNK_BYTES;
     m->options = xlat_host_options() | (m->cfg->lockstep ? XLAT_OPT_STEP : 0);
@@ -116,7 +115,6 @@ void code_destroy(struct machine *m)
     munmap(m->inst_at, (1u << 20) * sizeof(*m->inst_at));
     close(m->code_fd);
     free(m->scan);
-    free(m->page_seen);
     cache_buf_free(&m->cache_buf);
 }
 
@@ -376,6 +374,23 @@ static struct cache_key key_of(const struct machine *m, const struct page_code *
     return (struct cache_key){pc->hash_lo, pc->hash_hi, pc->mode, 0, m->fingerprint};
 }
 
+/* Why is a page not in the cache? Told by where it is: the image's bytes are known to the offline tool. */
+static void count_absent(struct machine *m, const struct page_code *pc)
+{
+    uint64_t at = (uint64_t)pc->pfn * PAGE_SIZE_;
+    for (unsigned i = 0; i < m->cfg->segment_count; i++) {
+        const struct run_segment *s = &m->cfg->segment[i];
+        if (!(pc->mode & XLAT_MODE_USER) && at + PAGE_SIZE_ > s->paddr && at < (uint64_t)s->paddr + s->filesz) {
+            COUNT(m, PAGE_MISS_PATCHED);
+            return;
+        }
+    }
+    if (pc->mode & XLAT_MODE_USER)
+        COUNT(m, PAGE_MISS_NONE);
+    else
+        COUNT(m, PAGE_MISS_RELOCATED);
+}
+
 /* Loads the record for a page. True: pc is filled and has the entry. */
 static bool load_page(struct machine *m, struct page_code *pc, const uint8_t *recto, uint32_t off)
 {
@@ -388,10 +403,7 @@ static bool load_page(struct machine *m, struct page_code *pc, const uint8_t *re
         return false;
     }
     if (got != CACHE_OK) {
-        if (m->page_seen[pc->pfn] & PAGE_SEEN_WRITTEN)
-            COUNT(m, PAGE_MISS_PATCHED);
-        else
-            COUNT(m, PAGE_MISS_NONE);
+        count_absent(m, pc);
         return false;
     }
     if (!xlat_deserialize(rec.verso, rec.verso_len, &pc->verso) || pc->verso.mode != pc->mode || pc->verso.options != m->options) {
@@ -464,7 +476,6 @@ static void enter_page(struct machine *m, struct page_code *pc)
     unsigned b = page_bucket(pc->pfn);
     pc->next = m->page_hash[b];
     m->page_hash[b] = pc;
-    m->page_seen[pc->pfn] |= PAGE_SEEN;
     m->vm.code_pages[pc->pfn] |= pc->unit ? CODE_PAGE_UNIT : CODE_PAGE_VERSO;
     window_protect(m, pc->pfn);
     mmu_flush_tlb_writes(&m->vm, gpa((uint64_t)pc->pfn * PAGE_SIZE_));
@@ -588,7 +599,6 @@ void code_drop_page(struct machine *m, uint32_t pfn)
     if (m->vm.code_pages[pfn] & CODE_PAGE_UNIT)
         units_drop(m, pfn);
     m->vm.code_pages[pfn] = 0;
-    m->page_seen[pfn] |= PAGE_SEEN_WRITTEN;
 }
 
 void code_written(struct machine *m, gpa_t a, unsigned len)

@@ -131,7 +131,6 @@ void code_unlink_linear(struct machine *m, uint32_t lin);
 /* An instruction keeps faulting: from now on it leaves to the emulator at once. */
 void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip);
 
-enum { PAGE_SEEN = 1, PAGE_SEEN_WRITTEN = 2 };
 
 /* -- machine
  * ----------------------------------------------------------------------------------------------------------------
@@ -179,7 +178,6 @@ struct machine {
     struct cache_buf cache_buf;
     uint32_t options;
     uint64_t fingerprint;
-    uint8_t *page_seen; /* per guest page: PAGE_SEEN_* */
 
     /* sites that fault again and again */
     struct {
