@@ -124,15 +124,18 @@ static bool parse_escape(const char *text, int *escape)
 struct hits {
     uint64_t hit, total;
 };
-static const enum run_counter miss_counters[] = {RUN_COUNTER_PAGE_MISS_NONE, RUN_COUNTER_PAGE_MISS_ENTRY,
-                                                 RUN_COUNTER_PAGE_MISS_REFUSED,
-                                                 RUN_COUNTER_PAGE_MISS_PATCHED};
+
+/* Every counter of a reason for a miss, whichever the monitor has. */
+static bool is_miss(unsigned counter)
+{
+    return !strncmp(run_counter_name((enum run_counter)counter), "page_miss_", strlen("page_miss_"));
+}
 
 static struct hits count_hits(const struct run_result *r)
 {
     struct hits h = {r->counter[RUN_COUNTER_PAGE_HIT], r->counter[RUN_COUNTER_PAGE_HIT]};
-    for (size_t i = 0; i < sizeof(miss_counters) / sizeof(miss_counters[0]); i++)
-        h.total += r->counter[miss_counters[i]];
+    for (unsigned i = 0; i < RUN_COUNTER_COUNT; i++)
+        h.total += is_miss(i) ? r->counter[i] : 0;
     return h;
 }
 
@@ -145,10 +148,10 @@ static void stats_text(FILE *to, const struct run_result *r, const struct cache_
     if (h.total)
         fprintf(to, "executed pages    %" PRIu64 " looked up, %" PRIu64 " exact hits (%.2f %%)\n", h.total,
                 h.hit, 100.0 * (double)h.hit / (double)h.total);
-    for (size_t i = 0; i < sizeof(miss_counters) / sizeof(miss_counters[0]); i++)
-        if (h.total)
-            fprintf(to, "  miss            %8" PRIu64 "  %s\n", r->counter[miss_counters[i]],
-                    run_counter_text(miss_counters[i]));
+    for (unsigned i = 0; i < RUN_COUNTER_COUNT; i++)
+        if (h.total && is_miss(i))
+            fprintf(to, "  miss            %8" PRIu64 "  %s
+", r->counter[i], run_counter_text((enum run_counter)i));
     for (unsigned i = 1; cs && i < CACHE_REFUSAL_COUNT; i++)
         if (cs->refused[i])
             fprintf(to, "  refused         %8" PRIu64 "  %s\n", cs->refused[i],
