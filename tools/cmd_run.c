@@ -150,8 +150,8 @@ static void stats_text(FILE *to, const struct run_result *r, const struct cache_
                 h.hit, 100.0 * (double)h.hit / (double)h.total);
     for (unsigned i = 0; i < RUN_COUNTER_COUNT; i++)
         if (h.total && is_miss(i))
-            fprintf(to, "  miss            %8" PRIu64 "  %s
-", r->counter[i], run_counter_text((enum run_counter)i));
+            fprintf(to, "  miss            %8" PRIu64 "  %s\n", r->counter[i],
+                    run_counter_text((enum run_counter)i));
     for (unsigned i = 1; cs && i < CACHE_REFUSAL_COUNT; i++)
         if (cs->refused[i])
             fprintf(to, "  refused         %8" PRIu64 "  %s\n", cs->refused[i],
