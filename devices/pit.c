@@ -158,18 +158,22 @@ static void schedule(struct dev_pit *p)
 
 /* Edges that became due together are one interrupt, as the chip's request latch would merge them; the phase
  * is kept. */
-void dev_pit_run(struct dev_pit *p, uint64_t now_ns)
+static void deliver(struct dev_pit *p, uint64_t now_ns, int64_t tick)
 {
     struct pit_channel *c = &p->channel[0];
-    int64_t tick = (int64_t)bus_ticks(now_ns, PIT_HZ);
     bool edge = next_edge(c, p->edge_after) <= tick;
 
     sync_channel(c, tick);
-    if (edge) {
-        p->edge_after = tick;
-        p->edge_ns = now_ns;
-        dev_pic_pulse(&p->bus->pic, 0);
-    }
+    if (!edge)
+        return;
+    p->edge_after = tick;
+    p->edge_ns = now_ns;
+    dev_pic_pulse(&p->bus->pic, 0);
+}
+
+void dev_pit_run(struct dev_pit *p, uint64_t now_ns)
+{
+    deliver(p, now_ns, (int64_t)bus_ticks(now_ns, PIT_HZ));
     schedule(p);
 }
 
@@ -390,11 +394,13 @@ static void pit_write(void *dev, uint32_t port, unsigned size, uint32_t value)
 {
     struct dev_pit *p = dev;
     uint8_t v = (uint8_t)value;
-    int64_t tick = tick_now(p);
+    uint64_t now = bus_now(p->bus);
+    int64_t tick = (int64_t)bus_ticks(now, PIT_HZ);
 
     (void)size;
-    for (unsigned n = 0; n < 3; n++)
-        sync_channel(&p->channel[n], tick);
+    deliver(p, now, tick); /* what was due before this write must not be lost by it */
+    sync_channel(&p->channel[1], tick);
+    sync_channel(&p->channel[2], tick);
     if ((port & 3) != 3)
         write_count(p, port & 3, v, tick);
     else if (v >> 6 == 3)
