@@ -77,7 +77,7 @@ DefinitionBlock ("dsdt.aml", "DSDT", 1, "VERSO ", "VERSOPC ", 0x00000001)
                 })
             }
 
-            /* The ports of the machine that belong to no other device: DMA page and refresh, A20, ELCR, PM block, exit and debug ports. */
+            /* Ports that belong to no other device: A20 and reset, debug console, exit, ELCR, PM block. */
             Device (SYSR)
             {
                 Name (_HID, EisaId ("PNP0C02"))
