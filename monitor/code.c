@@ -8,9 +8,12 @@
  * full. Dropped instances stay in place until then, unreachable: their thunks lead to the miss stub, links into them are taken
  * back and the shadow stack is emptied.
  *
- * Supervisor code is linked page to page: one window serves all of its address spaces, so a link holds as long as the target's
- * linear page keeps its mapping (window.c calls code_unlink_linear()). User code goes through its window's table instead: the
- * same instance serves every process that maps the page at that address, and the neighbour page may differ between them.
+ * Direct branches are linked page to page. Supervisor: one window serves all of its address spaces, so a link holds as long as
+ * the target's linear page keeps its mapping (window.c calls code_unlink_linear()). User: the same instance serves every process that maps
+ * the page at that address, and the neighbour page may differ between them. There the rule is: if an instance is reachable in a window
+ * (`reached` holds the window's exec_epoch), so is everything it is linked to, and mapped as the links assume. An instance becomes
+ * reachable in a window through code_resolve() alone, which checks the closure of its links and takes back those that do not hold;
+ * a window that loses a code mapping starts a new epoch, in which nothing is reachable yet.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -34,6 +37,12 @@ struct thunk {
     uint32_t eip;
     struct inst *inst; /* NULL: leaves to the emulator (code_force_emulation) */
     uint32_t next_of_inst, next_in_hash; /* + 1 */
+};
+
+#define ENTRY_TABLES 128u
+struct entry_table {
+    const struct page_code *page;
+    int32_t host[SCAN_PAGE_SIZE];
 };
 
 struct link_rec {
@@ -74,10 +83,13 @@ bool code_init(struct machine *m, char *err, size_t err_size)
     m->page_hash = reserve(PAGE_HASH * sizeof(*m->page_hash));
     m->inst_pool = reserve(INST_MAX * sizeof(*m->inst_pool));
     m->link = reserve(LINK_MAX * sizeof(*m->link));
-    m->link_by_page = reserve((1u << 20) * sizeof(*m->link_by_page));
+    m->link_by_page[0] = reserve((1u << 20) * sizeof(uint32_t));
+    m->link_by_page[1] = reserve((1u << 20) * sizeof(uint32_t));
+    m->entry_table = reserve(ENTRY_TABLES * sizeof(*m->entry_table));
     m->inst_at = reserve((1u << 20) * sizeof(*m->inst_at));
     m->scan = malloc(sizeof(*m->scan));
-    if (!m->code_owner || !m->thunk || !m->thunk_hash || !m->page_hash || !m->inst_pool || !m->link || !m->link_by_page ||
+    if (!m->code_owner || !m->thunk || !m->thunk_hash || !m->page_hash || !m->inst_pool || !m->link || !m->link_by_page[0] ||
+        !m->link_by_page[1] || !m->entry_table ||
         !m->inst_at || !m->scan)
         goto fail;
     m->code_used = THUNK_BYTES;
@@ -89,8 +101,25 @@ fail:
     return false;
 }
 
-static void page_code_free(struct page_code *pc)
+static struct entry_table *entry_table_of(struct machine *m, const struct page_code *pc)
 {
+    return &m->entry_table[((uintptr_t)pc >> 6) % ENTRY_TABLES];
+}
+
+static int32_t entry_of(struct machine *m, const struct page_code *pc, uint32_t off)
+{
+    struct entry_table *t = entry_table_of(m, pc);
+    if (t->page != pc) {
+        xlat_entries(pc->verso.unwind, pc->verso.unwind_len, t->host);
+        t->page = pc;
+    }
+    return t->host[off];
+}
+
+static void page_code_free(struct machine *m, struct page_code *pc)
+{
+    if (entry_table_of(m, pc)->page == pc)
+        entry_table_of(m, pc)->page = NULL;
     xlat_verso_free(&pc->verso);
     free(pc);
 }
@@ -100,7 +129,7 @@ void code_destroy(struct machine *m)
     for (unsigned i = 0; m->page_hash && i < PAGE_HASH; i++)
         for (struct page_code *pc = m->page_hash[i], *next; pc; pc = next) {
             next = pc->next;
-            page_code_free(pc);
+            page_code_free(m, pc);
         }
     uint64_t total = THUNK_BYTES + CODE_SIZE;
     munmap(m->code_rw, total);
@@ -111,7 +140,9 @@ void code_destroy(struct machine *m)
     munmap(m->page_hash, PAGE_HASH * sizeof(*m->page_hash));
     munmap(m->inst_pool, INST_MAX * sizeof(*m->inst_pool));
     munmap(m->link, LINK_MAX * sizeof(*m->link));
-    munmap(m->link_by_page, (1u << 20) * sizeof(*m->link_by_page));
+    munmap(m->link_by_page[0], (1u << 20) * sizeof(uint32_t));
+    munmap(m->link_by_page[1], (1u << 20) * sizeof(uint32_t));
+    munmap(m->entry_table, ENTRY_TABLES * sizeof(*m->entry_table));
     munmap(m->inst_at, (1u << 20) * sizeof(*m->inst_at));
     close(m->code_fd);
     free(m->scan);
@@ -161,14 +192,16 @@ static void write_emulate_stub(struct machine *m, uint64_t off, uint32_t eip)
 
 /* -- Links ----------------------------------------------------------------------------------------------------------------- */
 
+static bool linkable(const struct link_rec *l, const struct inst *to)
+{
+    return !l->to && !l->from->dead && !to->dead && !to->page->unit && l->from->page->mode == to->page->mode &&
+           !bit(to->page->straddle, l->target & PAGE_MASK_);
+}
+
 static void link_to(struct machine *m, uint32_t n, struct inst *to)
 {
     struct link_rec *l = &m->link[n];
-    if (l->to || l->from->dead || to->dead || l->from->page->mode != to->page->mode)
-        return;
-    if (bit(to->page->straddle, l->target & PAGE_MASK_))
-        return;
-    int32_t host = xlat_entry(to->page->verso.unwind, to->page->verso.unwind_len, l->target & PAGE_MASK_);
+    int32_t host = entry_of(m, to->page, l->target & PAGE_MASK_);
     if (host < 0)
         return;
     put32(m, l->field, to->code_off + (uint32_t)host - (l->field + 4));
@@ -178,50 +211,88 @@ static void link_to(struct machine *m, uint32_t n, struct inst *to)
     COUNT(m, LINKS);
 }
 
+/* The branch goes through the table again. The record stays in the list of its target's page. */
+static void unlink_branch(struct machine *m, struct link_rec *l)
+{
+    put32(m, l->field, l->tail - (l->field + 4));
+    l->to = NULL;
+    l->next_in = 0;
+}
+
 static void unlink_all_into(struct machine *m, struct inst *to)
 {
     for (uint32_t n = to->in_links, next; n; n = next) {
-        struct link_rec *l = &m->link[n - 1];
-        next = l->next_in;
-        put32(m, l->field, l->tail - (l->field + 4));
-        l->to = NULL;
-        l->next_in = 0;
+        next = m->link[n - 1].next_in;
+        unlink_branch(m, &m->link[n - 1]);
     }
     to->in_links = 0;
+}
+
+static void unlink_one(struct machine *m, uint32_t n)
+{
+    uint32_t *at = &m->link[n].to->in_links;
+    while (*at != n + 1)
+        at = &m->link[*at - 1].next_in;
+    *at = m->link[n].next_in;
+    unlink_branch(m, &m->link[n]);
 }
 
 static void links_of_new(struct machine *m, struct inst *in)
 {
     const struct xlat_verso *v = &in->page->verso;
-    for (uint32_t i = 0; i < v->link_count && m->link_used < LINK_MAX; i++) {
+    uint32_t *by_page = m->link_by_page[!!(in->page->mode & XLAT_MODE_USER)];
+    in->link_first = m->link_used;
+    in->link_count = v->link_count;
+    for (uint32_t i = 0; i < v->link_count; i++) {
         uint32_t n = m->link_used++;
         uint32_t target = in->lin + (uint32_t)v->links[i].target;
         m->link[n] = (struct link_rec){in, NULL, in->code_off + v->links[i].field_off, in->code_off + v->links[i].tail_off,
-                                       target, m->link_by_page[target >> 12], 0};
-        m->link_by_page[target >> 12] = n + 1;
-        struct inst *to = m->inst_at[target >> 12];
-        if (to)
-            link_to(m, n, to);
+                                       target, by_page[target >> 12], 0};
+        by_page[target >> 12] = n + 1;
     }
+}
+
+/* Calls back for each record of living code that branches to linear page lin; forgets those of dead code. */
+static void each_link_to(struct machine *m, bool user, uint32_t lin, struct inst *to,
+                         void (*fn)(struct machine *, uint32_t n, struct inst *to))
+{
+    uint32_t *prev = &m->link_by_page[user][lin >> 12];
+    for (uint32_t n = *prev; n; n = *prev) {
+        struct link_rec *l = &m->link[n - 1];
+        if (l->from->dead) {
+            *prev = l->next_by_page;
+            continue;
+        }
+        fn(m, n - 1, to);
+        prev = &l->next_by_page;
+    }
+}
+
+static void link_supervisor(struct machine *m, uint32_t n, struct inst *to)
+{
+    if (linkable(&m->link[n], to))
+        link_to(m, n, to);
 }
 
 /* `in` is now what supervisor code finds at its linear page. */
 static void publish_linear(struct machine *m, struct inst *in)
 {
-    if (in->page->unit || m->inst_at[in->lin >> 12] == in)
+    struct inst *was = m->inst_at[in->lin >> 12];
+    if (was == in)
         return;
-    if (m->inst_at[in->lin >> 12])
-        unlink_all_into(m, m->inst_at[in->lin >> 12]);
-    m->inst_at[in->lin >> 12] = in;
-    uint32_t *prev = &m->link_by_page[in->lin >> 12];
-    for (uint32_t n = *prev; n; n = *prev) {
-        struct link_rec *l = &m->link[n - 1];
-        if (l->from->dead) {
-            *prev = l->next_by_page; /* its code is gone */
-            continue;
-        }
-        link_to(m, n - 1, in);
-        prev = &l->next_by_page;
+    if (!in->page->unit) {
+        if (was)
+            unlink_all_into(m, was);
+        m->inst_at[in->lin >> 12] = in;
+        each_link_to(m, false, in->lin, in, link_supervisor);
+    } else if (in->reached[0] == m->current->exec_epoch) {
+        return;
+    }
+    in->reached[0] = m->current->exec_epoch;
+    for (uint32_t n = in->link_first; n < in->link_first + in->link_count; n++) {
+        struct inst *to = m->inst_at[m->link[n].target >> 12];
+        if (to)
+            link_supervisor(m, n, to);
     }
 }
 
@@ -232,6 +303,91 @@ void code_unlink_linear(struct machine *m, uint32_t lin)
         return;
     unlink_all_into(m, in);
     m->inst_at[lin >> 12] = NULL;
+}
+
+/* -- Links of user code ------------------------------------------------------------------------------------------------------ */
+
+static bool reached_in(const struct machine *m, const struct inst *in, unsigned w)
+{
+    return m->window[w].live && in->reached[w] == m->window[w].exec_epoch;
+}
+
+/* A link may be made if everywhere its source can run, its target is what the branch means. */
+static void link_user(struct machine *m, uint32_t n, struct inst *to)
+{
+    const struct link_rec *l = &m->link[n];
+    if (!linkable(l, to))
+        return;
+    for (unsigned w = 1; w < WINDOW_MAX; w++)
+        if (reached_in(m, l->from, w) && !reached_in(m, to, w))
+            return;
+    link_to(m, n, to);
+}
+
+static struct page_code *page_find(struct machine *m, uint32_t pfn, uint32_t mode);
+
+/* The instance that user code of the current window would find at linear page lin, if it has been there. */
+static struct inst *user_inst(struct machine *m, uint32_t lin, uint32_t mode)
+{
+    uint32_t pfn = window_exec_pfn(m->current, lin);
+    struct page_code *pc = pfn == UINT32_MAX ? NULL : page_find(m, pfn, mode);
+    for (struct inst *in = pc ? pc->insts : NULL; in; in = in->next)
+        if (in->lin == (lin & ~PAGE_MASK_))
+            return in;
+    return NULL;
+}
+
+/* Is `to` what the current window has at its address? Notes the mapping if so. */
+static bool still_mapped(struct machine *m, const struct inst *to)
+{
+    uint32_t pfn = window_exec_pfn(m->current, to->lin);
+    if (pfn == to->page->pfn)
+        return true;
+    struct mmu_page p;
+    struct mmu_fault f;
+    if (pfn != UINT32_MAX || !mmu_walk(&m->vm, gva(to->lin), MMU_EXEC | MMU_USER, &p, &f) || p.page.v >> 12 != to->page->pfn)
+        return false;
+    window_note_exec(m, gva(to->lin), to->page->pfn);
+    return true;
+}
+
+/* Makes `in` reachable in the current window: checks the closure of its links, then links what can be linked. */
+static void reach_user(struct machine *m, struct inst *in)
+{
+    struct window *w = m->current;
+    unsigned id = (unsigned)(w - m->window);
+    if (in->reached[id] == w->exec_epoch)
+        return;
+    static struct inst *work[INST_MAX];
+    unsigned depth = 0;
+    uint32_t epoch = w->exec_epoch;
+    in->reached[id] = epoch;
+    work[depth++] = in;
+    while (depth) {
+        struct inst *at = work[--depth];
+        for (uint32_t n = at->link_first; n < at->link_first + at->link_count; n++) {
+            struct inst *to = m->link[n].to;
+            if (!to || to->reached[id] == epoch)
+                continue;
+            if (!still_mapped(m, to)) {
+                unlink_one(m, n);
+                continue;
+            }
+            to->reached[id] = epoch;
+            work[depth++] = to;
+        }
+    }
+    if (w->exec_epoch != epoch) { /* noting a mapping displaced another: nothing is reachable, and nothing gets linked now */
+        in->reached[id] = 0;
+        return;
+    }
+    if (!in->page->unit)
+        each_link_to(m, true, in->lin, in, link_user);
+    for (uint32_t n = in->link_first; n < in->link_first + in->link_count; n++) {
+        struct inst *to = m->link[n].to ? NULL : user_inst(m, m->link[n].target, in->page->mode);
+        if (to && to->reached[id] == epoch)
+            link_user(m, n, to);
+    }
 }
 
 /* -- Instances ------------------------------------------------------------------------------------------------------------- */
@@ -245,13 +401,16 @@ void code_flush_all(struct machine *m)
     memset(m->code_owner, 0, (m->code_used / CODE_GRANULE + 1) * sizeof(*m->code_owner));
     memset(m->thunk_hash, 0, THUNK_HASH * sizeof(*m->thunk_hash));
     for (uint32_t i = 0; i < m->link_used; i++) {
-        m->link_by_page[m->link[i].target >> 12] = 0;
+        m->link_by_page[0][m->link[i].target >> 12] = 0;
+        m->link_by_page[1][m->link[i].target >> 12] = 0;
         m->inst_at[m->link[i].target >> 12] = NULL;
     }
     for (uint32_t i = 0; i < m->inst_used; i++)
         m->inst_at[m->inst_pool[i].lin >> 12] = NULL;
     m->link_used = 0;
     m->thunk_used = 0;
+    for (uint32_t i = 0; i < m->inst_used; i++)
+        memset(m->inst_pool[i].reached, 0, sizeof(m->inst_pool[i].reached));
     m->inst_used = 0;
     m->inst_free = NULL;
     m->code_used = THUNK_BYTES;
@@ -283,8 +442,7 @@ static struct inst *inst_make(struct machine *m, struct page_code *pc, uint32_t 
     in->next = pc->insts;
     pc->insts = in;
     COUNT_ADD(m, CODE_BYTES, v->code_len);
-    if (!(pc->mode & XLAT_MODE_USER))
-        links_of_new(m, in);
+    links_of_new(m, in);
     return in;
 }
 
@@ -516,7 +674,7 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
     if (!stored) {
         uint64_t t = clock_ns();
         if (!translate_page(m, pc, recto, off)) {
-            page_code_free(pc);
+            page_code_free(m, pc);
             return NULL;
         }
         COUNT_ADD(m, TRANSLATE_NS, clock_ns() - t);
@@ -538,7 +696,7 @@ static void page_remove(struct machine *m, struct page_code *pc)
         inst_kill(m, in);
     }
     machine_reset_shadow(m);
-    page_code_free(pc);
+    page_code_free(m, pc);
 }
 
 /* -- Page-straddling instructions --------------------------------------------------------------------------------------------- */
@@ -563,7 +721,7 @@ static struct page_code *unit_get(struct machine *m, uint32_t pfn, uint32_t pfn2
     pc->mode = mode;
     if (scan_unit(bytes, SCAN_INSN_MAX_LEN, off, 32, m->scan) != SCAN_OK ||
         xlat_translate(m->scan, mode, m->options, &pc->verso) != XLAT_OK) {
-        page_code_free(pc);
+        page_code_free(m, pc);
         return NULL;
     }
     COUNT(m, UNITS);
@@ -671,7 +829,9 @@ enum code_result code_resolve(struct machine *m, uint32_t eip, struct mmu_fault 
     struct window *w = m->current;
     w->ibtc[ibtc_index(eip, w->ibtc_mask)] = host_of(m, (uint64_t)n * THUNK_SIZE);
     w->ibtc_dirty = true;
-    if (!(m->mode & XLAT_MODE_USER))
+    if (m->mode & XLAT_MODE_USER)
+        reach_user(m, in);
+    else
         publish_linear(m, in);
     return CODE_OK;
 }

@@ -53,6 +53,7 @@ struct window {
     uint64_t *ibtc;
     uint32_t ibtc_mask;
     bool ibtc_dirty;
+    uint32_t exec_epoch; /* never 0; changes when a page that code was found through loses its mapping */
     struct region *region[REGION_COUNT];
     uint16_t region_list[REGION_COUNT];
     uint32_t region_count;
@@ -71,6 +72,8 @@ enum window_result window_fault(struct machine *m, gva_t a, bool write);
 void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page);
 /* Notes that code at linear page a of the current window comes from guest page pfn. */
 void window_note_exec(struct machine *m, gva_t a, uint32_t pfn);
+/* The guest page that code at linear page a of window w was found in, or UINT32_MAX. */
+uint32_t window_exec_pfn(const struct window *w, uint32_t lin);
 /* Takes write access to a guest page away in every window. */
 void window_protect(struct machine *m, uint32_t pfn);
 void window_flush_ibtc(struct machine *m, struct window *w);
@@ -105,12 +108,15 @@ struct page_code {
 /* A verso placed in code memory for one linear page. */
 struct inst {
     struct page_code *page;
-    uint32_t lin;                /* linear address of the page */
-    uint32_t code_off, code_len; /* offset from code_rx */
-    struct inst *next;           /* of the same page_code, or of the free list */
-    uint32_t thunks;             /* list of thunk numbers + 1 */
-    uint32_t in_links;           /* list of link records + 1 that jump into this one */
+    uint32_t lin;                    /* linear address of the page */
+    uint32_t code_off, code_len;     /* offset from code_rx */
+    struct inst *next;               /* of the same page_code, or of the free list */
+    uint32_t thunks;                 /* list of thunk numbers + 1 */
+    uint32_t in_links;               /* list of link records + 1 that jump into this one */
+    uint32_t link_first, link_count; /* its own outgoing records */
     bool dead;
+    /* User code: the window's exec_epoch in which this instance and all it links to were found mapped. */
+    uint32_t reached[WINDOW_MAX];
 };
 
 bool code_init(struct machine *m, char *err, size_t err_size);
@@ -130,7 +136,6 @@ void code_flush_all(struct machine *m);
 void code_unlink_linear(struct machine *m, uint32_t lin);
 /* An instruction keeps faulting: from now on it leaves to the emulator at once. */
 void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip);
-
 
 /* -- machine
  * ----------------------------------------------------------------------------------------------------------------
@@ -172,8 +177,9 @@ struct machine {
     uint32_t inst_used;
     struct link_rec *link;
     uint32_t link_used;
-    uint32_t *link_by_page; /* by linear page of the target (supervisor): list of link records + 1 */
-    struct inst **inst_at;  /* by linear page: the supervisor's instance reached through window 0 now */
+    uint32_t *link_by_page[2]; /* supervisor, user; by linear page of the target: list of link records + 1 */
+    struct entry_table *entry_table; /* decoded entries of pages linked to lately */
+    struct inst **inst_at; /* by linear page: the supervisor's instance reached through window 0 now */
     struct scan_page *scan;
     struct cache_buf cache_buf;
     uint32_t options;

@@ -72,6 +72,7 @@ static bool window_make(struct machine *m, struct window *w, bool user)
         return false;
     w->ibtc_mask = n - 1;
     w->user = user;
+    w->exec_epoch = 1;
     w->live = true;
     w->ibtc_dirty = true;
     window_flush_ibtc(m, w);
@@ -144,6 +145,7 @@ static void forget_page(struct machine *m, struct window *w, struct region *r, u
     if (r->state[page] & PAGE_EXEC) {
         window_flush_ibtc(m, w);
         machine_reset_shadow(m);
+        w->exec_epoch++;
         if (!w->user)
             code_unlink_linear(m, (r->index * REGION_PAGES + page) * PAGE_SIZE_);
     }
@@ -583,6 +585,13 @@ void window_note_exec(struct machine *m, gva_t a, uint32_t pfn)
         r->entry[page] = e;
     }
     r->state[page] |= PAGE_EXEC;
+}
+
+uint32_t window_exec_pfn(const struct window *w, uint32_t lin)
+{
+    uint32_t n = lin >> 12;
+    const struct region *r = w->region[n / REGION_PAGES];
+    return r && (r->state[n % REGION_PAGES] & PAGE_EXEC) ? r->pfn[n % REGION_PAGES] : UINT32_MAX;
 }
 
 void window_protect(struct machine *m, uint32_t pfn)
