@@ -590,8 +590,10 @@ static enum scan_decode_status refuse(struct scan_insn *o, enum scan_decode_stat
     o->len = (uint8_t)len;
     o->cls = SCAN_CLASS_INVALID;
     o->flow = SCAN_FLOW_STOP;
-    o->disp_len = o->imm_len = o->imm2_len = 0;
-    o->flags_read = o->flags_written = 0;
+    o->has_sib = false; /* nothing that depends on bytes behind len */
+    o->sib = o->disp_off = o->disp_len = o->imm_off = o->imm_len = o->imm2_len = 0;
+    o->disp = o->target = 0;
+    o->imm = 0;
     return status;
 }
 
