@@ -1,0 +1,99 @@
+/* translator/context.h: what translate.c (page driver) and op.c (one instruction) share. Internal to the
+ * folder. */
+#ifndef VERSO_TRANSLATOR_CONTEXT_H
+#define VERSO_TRANSLATOR_CONTEXT_H
+
+#include "translator/emit.h"
+#include "translator/unwind.h"
+#include "translator/xlat.h"
+
+/* Labels 0..4095 are guest offsets of this page; from LABEL_TAIL on, tails. */
+#define LABEL_TAIL    4096u
+#define LABEL_UNKNOWN UINT32_MAX
+
+enum tail_kind {
+    TAIL_LINK,     /* target in another page: mov r8d, target; jmp [LOOKUP] */
+    TAIL_RESCAN,   /* target in this page without code */
+    TAIL_MISS,     /* landing check failed: jmp [MISS] */
+    TAIL_MISS_RCX, /* the same with ecx still held in r9d */
+};
+
+struct tail {
+    int32_t target;
+    uint32_t host_off;
+    uint16_t kind;
+    uint16_t next; /* in its hash chain, number + 1 */
+};
+
+struct fixup {
+    uint32_t field;
+    uint16_t label;
+    uint8_t size; /* 1 or 4 */
+};
+
+/* An instruction makes at most three references: its target, its successor, a landing's tail. */
+#define FIXUP_MAX (3u * SCAN_PAGE_SIZE)
+/* And at most two tails of its own; the two MISS tails are shared. */
+#define TAIL_MAX  (2u * SCAN_PAGE_SIZE + 2u)
+#define TAIL_HASH 256u
+
+enum branch_kind { BRANCH_JMP = 16, BRANCH_CALL = 17 }; /* 0..15: Jcc with that condition */
+
+struct context {
+    struct emit e;
+    const struct scan_page *page;
+    struct xlat_verso *v;
+    bool step, bmi2, user;
+    bool open; /* control can run off the end of what has been emitted so far for this instruction */
+    bool failed;
+    bool measured; /* second pass: est[] holds the host offsets of the first */
+    enum xlat_status status;
+
+    /* unwind writer: one record is held back so that it can still be replaced */
+    struct unwind_rec pending;
+    bool has_pending;
+    uint32_t uw_host;
+    int32_t uw_entry;
+
+    uint32_t est_here;
+    uint32_t label[SCAN_PAGE_SIZE], est[SCAN_PAGE_SIZE];
+    uint8_t live[SCAN_PAGE_SIZE]; /* by instruction number: arithmetic flags live in front of it */
+    struct fixup fixup[FIXUP_MAX];
+    unsigned fixup_count;
+    struct tail tail[TAIL_MAX];
+    unsigned tail_count;
+    uint16_t tail_hash[TAIL_HASH];
+};
+
+static inline int32_t insn_next(const struct scan_insn *i)
+{
+    return (int32_t)i->off + i->len;
+}
+
+/* translate.c */
+/* State of the guest from here on (until the next call). */
+void context_at(struct context *c, enum xlat_state state, int32_t guest_rel, unsigned arg);
+/* Appends a 32-bit field that holds guest address `rel`. */
+void context_reloc_4(struct context *c, int32_t rel);
+/* mov r8d, rel; jmp [stub]. */
+void context_exit(struct context *c, enum xlat_stub stub, int32_t rel);
+/* jmp [stub]. */
+void context_jmp_stub(struct context *c, enum xlat_stub stub);
+/* A direct host branch to guest offset rel: in the page, to a link, or to a tail. */
+void context_branch(struct context *c, unsigned kind, int32_t rel);
+/* jmp/jcc rel32 to the shared tail of that kind. */
+void context_branch_tail(struct context *c, unsigned kind, enum tail_kind tail);
+/* Control passes to rel for good: a branch, or the STEP exit. */
+void context_transfer(struct context *c, int32_t rel);
+/* True if rel is outside what this verso is made from, so that a branch to it is a link. */
+bool context_is_outside(const struct context *c, int32_t rel);
+/* True if the verso has (or will have) an entry for rel. */
+bool context_has_code(const struct context *c, int32_t rel);
+/* True if CF PF AF ZF SF OF are all overwritten before they are read after guest offset rel. */
+bool context_flags_dead(const struct context *c, int32_t rel);
+
+/* op.c */
+/* Host code of one instruction. Leaves c->open false if control cannot fall out of it. */
+void op_translate(struct context *c, const struct scan_insn *i);
+
+#endif

@@ -1,0 +1,465 @@
+/* translator/translate.c: the page driver: order, labels, branches, links, tails, unwind records.
+ *
+ * Two passes over the same emitter. The first takes rel32 for every forward branch; the second knows from it
+ * which of them reach with rel8. Code only shrinks from the first to the second, so a distance that fits in
+ * the first fits in the second.
+ */
+#include "translator/context.h"
+
+#include <stdlib.h>
+
+#define CODE_MAX (4u << 20)
+
+/* --- buffers
+ * ----------------------------------------------------------------------------------------------------- */
+
+static bool grow(void **array, uint32_t *cap, uint32_t need, size_t item)
+{
+    uint32_t n = *cap ? *cap : 256;
+    void *p;
+
+    if (need <= *cap)
+        return true;
+    while (n < need)
+        n *= 2;
+    p = realloc(*array, n * item);
+    if (!p)
+        return false;
+    *array = p;
+    *cap = n;
+    return true;
+}
+
+static void fail(struct context *c, enum xlat_status s)
+{
+    if (!c->failed)
+        c->status = s;
+    c->failed = true;
+}
+
+/* Room for one instruction or tail in every growing array. */
+static bool reserve(struct context *c)
+{
+    struct xlat_verso *v = c->v;
+    uint32_t pos = emit_pos(&c->e);
+
+    if ((size_t)(c->e.end - c->e.p) < EMIT_ROOM) {
+        if (pos > CODE_MAX) {
+            fail(c, XLAT_TOO_BIG);
+            return false;
+        }
+        if (!grow((void **)&v->code, &v->code_cap, pos + 16384, 1)) {
+            fail(c, XLAT_NO_MEMORY);
+            return false;
+        }
+        c->e.code = v->code;
+        c->e.p = v->code + pos;
+        c->e.end = v->code + v->code_cap;
+    }
+    if (!grow((void **)&v->relocs, &v->reloc_cap, v->reloc_count + 16, sizeof *v->relocs) ||
+        !grow((void **)&v->unwind, &v->unwind_cap, v->unwind_len + 64 * UNWIND_REC_MAX, 1))
+        fail(c, XLAT_NO_MEMORY);
+    return !c->failed;
+}
+
+/* --- unwind records
+ * ---------------------------------------------------------------------------------------------- */
+
+static void flush_record(struct context *c)
+{
+    struct xlat_verso *v = c->v;
+
+    if (c->has_pending)
+        v->unwind_len += unwind_write(v->unwind + v->unwind_len, &c->pending, &c->uw_host, &c->uw_entry);
+    c->has_pending = false;
+}
+
+static void record(struct context *c, const struct unwind_rec *r)
+{
+    const struct unwind_rec *old = &c->pending;
+
+    if (c->has_pending && !r->entry && !r->is_end && old->state == r->state && old->arg == r->arg &&
+        old->guest_rel == r->guest_rel)
+        return;
+    if (!c->has_pending || old->host_off != r->host_off || old->entry)
+        flush_record(c);
+    c->pending = *r;
+    c->has_pending = true;
+}
+
+void context_at(struct context *c, enum xlat_state state, int32_t guest_rel, unsigned arg)
+{
+    struct unwind_rec r = {
+        .host_off = emit_pos(&c->e), .guest_rel = guest_rel, .state = state, .arg = (uint8_t)arg};
+
+    if (!unwind_has_guest(state))
+        r.guest_rel = 0;
+    record(c, &r);
+}
+
+static void entry_at(struct context *c, uint32_t off)
+{
+    struct unwind_rec r = {
+        .host_off = emit_pos(&c->e), .guest_rel = (int32_t)off, .state = XLAT_AT, .entry = true};
+
+    record(c, &r);
+    c->label[off] = r.host_off;
+    c->est_here = c->measured ? c->est[off] : 0;
+}
+
+static void end_at(struct context *c)
+{
+    struct unwind_rec r = {.host_off = emit_pos(&c->e), .state = XLAT_RETRY, .is_end = true};
+
+    record(c, &r);
+    flush_record(c);
+}
+
+/* --- exits and branches
+ * ------------------------------------------------------------------------------------------ */
+
+void context_reloc_4(struct context *c, int32_t rel)
+{
+    c->v->relocs[c->v->reloc_count++].host_off = emit_pos(&c->e);
+    emit_4(&c->e, (uint32_t)rel);
+}
+
+void context_jmp_stub(struct context *c, enum xlat_stub stub)
+{
+    struct emit_mem m = {HOST_CPU, HOST_NONE, (int32_t)(offsetof(struct cpu, stub) + 8 * stub)};
+
+    emit_op_mem(&c->e, 0, SCAN_MAP_1B, 0xFF, 4, m);
+}
+
+void context_exit(struct context *c, enum xlat_stub stub, int32_t rel)
+{
+    emit_1(&c->e, 0x41); /* mov r8d, imm32 */
+    emit_1(&c->e, 0xB8);
+    context_reloc_4(c, rel);
+    context_jmp_stub(c, stub);
+}
+
+bool context_is_outside(const struct context *c, int32_t rel)
+{
+    if (c->page->unit)
+        return rel != (int32_t)c->page->insn[0].off;
+    return rel < 0 || rel >= (int32_t)SCAN_PAGE_SIZE;
+}
+
+bool context_has_code(const struct context *c, int32_t rel)
+{
+    if (context_is_outside(c, rel))
+        return false;
+    return c->page->unit || c->page->index[rel] >= 0 || (c->page->attr[rel] & SCAN_ATTR_STRADDLE);
+}
+
+/* One tail for each (target, kind). */
+static unsigned tail_label(struct context *c, enum tail_kind kind, int32_t target)
+{
+    uint32_t h = ((uint32_t)target * 2654435761u + kind) >> 24;
+    struct tail *t;
+
+    for (unsigned n = c->tail_hash[h]; n; n = c->tail[n - 1].next)
+        if (c->tail[n - 1].target == target && c->tail[n - 1].kind == kind)
+            return LABEL_TAIL + n - 1;
+    if (c->tail_count == TAIL_MAX) {
+        fail(c, XLAT_TOO_BIG);
+        return LABEL_TAIL;
+    }
+    t = &c->tail[c->tail_count++];
+    *t = (struct tail){.target = target, .kind = (uint16_t)kind, .next = c->tail_hash[h]};
+    c->tail_hash[h] = (uint16_t)c->tail_count;
+    return LABEL_TAIL + c->tail_count - 1;
+}
+
+static void add_fixup(struct context *c, unsigned label, unsigned size)
+{
+    if (c->fixup_count == FIXUP_MAX) {
+        fail(c, XLAT_TOO_BIG);
+        return;
+    }
+    c->fixup[c->fixup_count++] = (struct fixup){emit_pos(&c->e), (uint16_t)label, (uint8_t)size};
+    if (size == 1)
+        emit_1(&c->e, 0);
+    else
+        emit_4(&c->e, 0);
+}
+
+/* Whether rel8 will reach; see the head of this file. */
+static bool is_short(const struct context *c, unsigned label)
+{
+    if (label >= LABEL_TAIL)
+        return false;
+    if (c->label[label] != LABEL_UNKNOWN)
+        return emit_pos(&c->e) + 2 - c->label[label] <= 128;
+    return c->measured && c->est[label] != LABEL_UNKNOWN && c->est[label] >= c->est_here &&
+           c->est[label] - c->est_here <= 127;
+}
+
+static void branch_label(struct context *c, unsigned kind, unsigned label)
+{
+    if (kind != BRANCH_CALL && is_short(c, label)) {
+        emit_1(&c->e, kind == BRANCH_JMP ? 0xEB : 0x70 | kind);
+        add_fixup(c, label, 1);
+        return;
+    }
+    if (kind == BRANCH_CALL) {
+        emit_1(&c->e, 0xE8);
+    } else if (kind == BRANCH_JMP) {
+        emit_1(&c->e, 0xE9);
+    } else {
+        emit_1(&c->e, 0x0F);
+        emit_1(&c->e, 0x80 | kind);
+    }
+    add_fixup(c, label, 4);
+}
+
+void context_branch(struct context *c, unsigned kind, int32_t rel)
+{
+    if (context_has_code(c, rel))
+        branch_label(c, kind, (unsigned)rel);
+    else
+        branch_label(c, kind, tail_label(c, context_is_outside(c, rel) ? TAIL_LINK : TAIL_RESCAN, rel));
+}
+
+void context_branch_tail(struct context *c, unsigned kind, enum tail_kind tail)
+{
+    branch_label(c, kind, tail_label(c, tail, 0));
+}
+
+void context_transfer(struct context *c, int32_t rel)
+{
+    if (c->step)
+        context_exit(c, XLAT_STUB_STEP, rel);
+    else
+        context_branch(c, BRANCH_JMP, rel);
+    c->open = false;
+}
+
+/* --- flag liveness
+ * ----------------------------------------------------------------------------------------------- */
+
+static uint16_t live_at(const struct context *c, int32_t rel, unsigned after)
+{
+    int n = rel >= 0 && rel < (int32_t)SCAN_PAGE_SIZE && !c->page->unit ? c->page->index[rel] : -1;
+
+    return n > (int)after ? c->live[n] : 0xFF; /* backward targets are not known yet: all live */
+}
+
+/* CF PF AF ZF SF of bits 0..7 and OF folded into bit 1, which is free. */
+static uint8_t fold(uint32_t f)
+{
+    return (uint8_t)((f & (CPU_ARITH & 0xFF)) | (f & CPU_OF ? 2 : 0));
+}
+
+static void compute_liveness(struct context *c)
+{
+    for (unsigned n = c->page->count; n-- > 0;) {
+        const struct scan_insn *i = &c->page->insn[n];
+        uint16_t out = 0xFF;
+
+        if (i->flow == SCAN_FLOW_NEXT || i->flow == SCAN_FLOW_JCC)
+            out = live_at(c, insn_next(i), n);
+        else if (i->flow == SCAN_FLOW_JMP)
+            out = live_at(c, i->target, n);
+        if (i->flow == SCAN_FLOW_JCC)
+            out |= live_at(c, i->target, n);
+        c->live[n] = (uint8_t)(fold(i->flags_read) | (out & ~fold(i->flags_written)));
+    }
+}
+
+bool context_flags_dead(const struct context *c, int32_t rel)
+{
+    return !c->page->unit && rel < (int32_t)SCAN_PAGE_SIZE && c->page->index[rel] >= 0 &&
+           !(c->live[c->page->index[rel]] & fold(CPU_ARITH));
+}
+
+/* --- passes
+ * ------------------------------------------------------------------------------------------------------ */
+
+/* Next offset >= from at which a straddling instruction starts, or SCAN_PAGE_SIZE. It starts in the page's
+ * last 14 bytes. */
+static unsigned next_straddle(const struct scan_page *page, unsigned from)
+{
+    unsigned off = from < SCAN_PAGE_SIZE - SCAN_INSN_MAX_LEN ? SCAN_PAGE_SIZE - SCAN_INSN_MAX_LEN : from;
+
+    while (off < SCAN_PAGE_SIZE &&
+           (page->unit || !(page->attr[off] & SCAN_ATTR_STRADDLE) || page->index[off] >= 0))
+        off++;
+    return off;
+}
+
+static void emit_items(struct context *c)
+{
+    const struct scan_page *page = c->page;
+    unsigned first_straddle = next_straddle(page, 0);
+
+    for (unsigned n = 0; n < page->count; n++) {
+        const struct scan_insn *i = &page->insn[n];
+        unsigned following = n + 1 < page->count ? page->insn[n + 1].off : first_straddle;
+
+        if (!reserve(c))
+            return;
+        entry_at(c, i->off);
+        c->open = true;
+        op_translate(c, i);
+        if (!c->open)
+            continue;
+        context_at(c, XLAT_AT, insn_next(i), 0);
+        if (c->step || insn_next(i) != (int32_t)following || following == SCAN_PAGE_SIZE)
+            context_transfer(c, insn_next(i));
+    }
+    for (unsigned off = first_straddle; off < SCAN_PAGE_SIZE; off = next_straddle(page, off + 1)) {
+        if (!reserve(c))
+            return;
+        entry_at(c, off);
+        context_exit(c, XLAT_STUB_STRADDLE, (int32_t)off);
+    }
+}
+
+static void emit_tail(struct context *c, struct tail *t)
+{
+    t->host_off = emit_pos(&c->e);
+    switch ((enum tail_kind)t->kind) {
+    case TAIL_LINK:
+    case TAIL_RESCAN:
+        context_at(c, XLAT_AT, t->target, 0);
+        context_exit(c, t->kind == TAIL_LINK ? XLAT_STUB_LOOKUP : XLAT_STUB_RESCAN, t->target);
+        break;
+    case TAIL_MISS_RCX:
+        context_at(c, XLAT_AT_R8_RCX9, 0, 0);
+        emit_mov32_rr(&c->e, HOST_RCX, HOST_R9);
+        /* fall through */
+    case TAIL_MISS:
+        context_at(c, XLAT_AT_R8, 0, 0);
+        context_jmp_stub(c, XLAT_STUB_MISS);
+        break;
+    }
+}
+
+static void emit_tails(struct context *c)
+{
+    for (unsigned n = 0; n < c->tail_count; n++) {
+        if (!reserve(c))
+            return;
+        emit_tail(c, &c->tail[n]);
+    }
+}
+
+static bool run_pass(struct context *c)
+{
+    struct xlat_verso *v = c->v;
+
+    v->reloc_count = v->link_count = v->unwind_len = v->emulated_count = 0;
+    v->insn_count = c->page->count;
+    c->e = (struct emit){v->code, v->code, v->code + v->code_cap};
+    c->has_pending = false;
+    c->uw_host = 0;
+    c->uw_entry = 0;
+    c->fixup_count = c->tail_count = 0;
+    memset(c->label, 0xFF, sizeof c->label);
+    memset(c->tail_hash, 0, sizeof c->tail_hash);
+    if (!reserve(c))
+        return false;
+    emit_items(c);
+    if (!c->failed)
+        emit_tails(c);
+    if (c->failed || !reserve(c))
+        return false;
+    end_at(c);
+    v->code_len = emit_pos(&c->e);
+    return true;
+}
+
+static void add_link(struct context *c, const struct fixup *f, const struct tail *t)
+{
+    struct xlat_verso *v = c->v;
+
+    if (!grow((void **)&v->links, &v->link_cap, v->link_count + 1, sizeof *v->links)) {
+        fail(c, XLAT_NO_MEMORY);
+        return;
+    }
+    v->links[v->link_count++] = (struct xlat_link){f->field, t->host_off, t->target};
+}
+
+static void resolve_fixups(struct context *c)
+{
+    for (unsigned n = 0; n < c->fixup_count && !c->failed; n++) {
+        const struct fixup *f = &c->fixup[n];
+        const struct tail *t = f->label >= LABEL_TAIL ? &c->tail[f->label - LABEL_TAIL] : NULL;
+        uint32_t to = t ? t->host_off : c->label[f->label];
+        int32_t rel = (int32_t)(to - (f->field + f->size));
+
+        if (f->size == 1)
+            c->v->code[f->field] = (uint8_t)rel;
+        else
+            memcpy(c->v->code + f->field, &rel, 4);
+        if (to == LABEL_UNKNOWN || (f->size == 1 && (rel < -128 || rel > 127)))
+            fail(c, XLAT_TOO_BIG); /* cannot happen: every label that has code is placed */
+        if (t && t->kind == TAIL_LINK)
+            add_link(c, f, t);
+    }
+}
+
+void xlat_verso_init(struct xlat_verso *v)
+{
+    *v = (struct xlat_verso){0};
+}
+
+void xlat_verso_free(struct xlat_verso *v)
+{
+    free(v->code);
+    free(v->relocs);
+    free(v->links);
+    free(v->unwind);
+    xlat_verso_init(v);
+}
+
+enum xlat_status xlat_translate(const struct scan_page *page, uint32_t mode, uint32_t options,
+                                struct xlat_verso *out)
+{
+    struct context c;
+
+    c.page = page;
+    c.v = out;
+    c.step = options & XLAT_OPT_STEP;
+    c.bmi2 = options & XLAT_OPT_BMI2;
+    c.user = mode & XLAT_MODE_USER;
+    c.failed = c.measured = false;
+    c.status = XLAT_OK;
+    out->mode = mode;
+    out->options = options;
+    compute_liveness(&c);
+    if (run_pass(&c)) {
+        memcpy(c.est, c.label, sizeof c.est);
+        c.measured = true;
+        if (run_pass(&c))
+            resolve_fixups(&c);
+    }
+    if (c.failed)
+        out->code_len = out->reloc_count = out->link_count = out->unwind_len = out->insn_count =
+            out->emulated_count = 0;
+    return c.status;
+}
+
+uint64_t xlat_fingerprint(uint32_t options)
+{
+    const uint64_t part[] = {XLAT_VERSION,
+                             SCAN_VERSION,
+                             options,
+                             offsetof(struct cpu, gpr),
+                             offsetof(struct cpu, ibtc),
+                             offsetof(struct cpu, seg_base),
+                             offsetof(struct cpu, seg_sel)};
+    uint64_t h = 14695981039346656037u; /* FNV-1a, over words */
+
+    for (size_t n = 0; n < sizeof part / sizeof part[0]; n++)
+        h = (h ^ part[n]) * 1099511628211u;
+    return h ^ h >> 29;
+}
+
+uint32_t xlat_host_options(void)
+{
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("bmi2") ? XLAT_OPT_BMI2 : 0;
+}
