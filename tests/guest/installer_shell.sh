@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 need_installer
 command -v expect >/dev/null || skip "expect is missing"
-timeout -k 10 800 "$VERSO_SOURCE/tests/guest/installer_shell.exp" "$tmp/console" \
+UNTIL_QUIET=1 timeout -k 10 800 "$VERSO_SOURCE/tools/installer.exp" test "$tmp/console" \
     "$VERSO" run "$GUESTS/installer.iso" --cache "$tmp/cache.db" >"$tmp/exp" 2>&1
 status=$?
 tail -n 12 "$tmp/exp"
