@@ -32,7 +32,7 @@ rm -f "$cache" "$cache"-wal "$cache"-shm
 for boot in first second; do
     step "verso run, $boot boot: to the language screen, then back, into a shell, and power off from there"
     status=0
-    UNTIL_TIME=$build/demo-time.txt timeout -k 10 "${VERSO_DEMO_TIMEOUT:-600}" tools/installer.exp off "$build/demo-console.txt" \
+    UNTIL_TIME=$build/demo-time.txt timeout --foreground -k 10 "${VERSO_DEMO_TIMEOUT:-600}" tools/installer.exp off "$build/demo-console.txt" \
         "$verso" run "$iso" --cache "$cache" --stats-to "$stats" || status=$?
     printf '\033[0m\033[2J\033[H'
     if [ $status != 0 ]; then
