@@ -367,16 +367,16 @@ static bool fate_stored(const struct gather_page *p)
     return p->fate == PAGE_ADDED || p->fate == PAGE_PRESENT;
 }
 
-/* Enters the images, after all their pages. */
+/* Enters the images, after all their pages. A refused page counts as one of its image's without being
+ * entered: that image is looked at again next time, since memory, validator or translator may have become
+ * better. */
 static enum cache_code store_images(struct gather *g, struct cache *c, struct cache_error *err)
 {
     for (size_t i = 0; i < g->use_count; i++) {
         const struct gather_page *p = &g->page[g->use[i].page];
         struct cache_image *img = &g->image[g->use[i].image].img;
-        if (fate_stored(p)) {
-            img->pages++;
-            img->insns += p->insns;
-        }
+        img->pages += p->fate != PAGE_NO_CODE;
+        img->insns += fate_stored(p) ? p->insns : 0;
     }
     enum cache_code code = cache_begin(c, err);
     for (size_t i = 0; code == CACHE_OK && i < g->image_count; i++)
