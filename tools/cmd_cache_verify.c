@@ -13,7 +13,7 @@
 #include <string.h>
 
 #define VERDICTS(X)                                                                                          \
-    X(EQUAL, "equal", 1, "derived again, byte for byte the same, and proved safe")                           \
+    X(EQUAL, "equal", 1, "derived again, byte for byte the same")                                            \
     X(OTHER, "other_translator", 1, "made by another translator: cannot be derived here and is never used")  \
     X(GONE, "gone", 1, "removed while we were looking")                                                      \
     X(REFUSED, "refused", 0, "damaged: see the reasons")                                                     \
@@ -218,6 +218,8 @@ static void report(const struct verify *v, bool json, uint64_t ns)
 {
     struct json j = {.to = stdout};
     if (!json) {
+        if (!v->opt->no_validate)
+            printf("(what is equal was proved safe by the validator as well)\n");
         for (unsigned i = 0; i < VERDICT_COUNT; i++)
             if (v->total[i] || i == VERDICT_EQUAL)
                 printf("%-17s %8" PRIu64 "  %s\n", verdicts[i].name, v->total[i], verdicts[i].text);

@@ -552,33 +552,61 @@ static int gather_all(struct gather *g, struct cache *cache, const struct option
     return STATUS_OK;
 }
 
+/* Sizes as they are when nothing is open any more: the write-ahead log has been folded into the file then. */
+static int settled_stats(const char *path, struct cache_stats *out)
+{
+    struct cache_error err = {0};
+    int status = STATUS_OK;
+    struct cache *c =
+        tools_cache_open(path, 0, &status); /* not read-only: the last close then removes the log */
+    if (!c)
+        return status;
+    if (cache_stats(c, out, &err) != CACHE_OK)
+        status = tools_cache_failed(&err);
+    return tools_cache_close(c, status);
+}
+
+static int report(const struct work *w, const struct options *o, uint64_t ns)
+{
+    struct cache_stats cs = {0};
+    struct summary s;
+    int status = settled_stats(o->cache, &cs);
+    if (status)
+        return status;
+    sum_up(w, &cs, ns, &s);
+    if (o->json)
+        summary_json(w, &s);
+    else
+        summary_text(w, &s);
+    return STATUS_OK;
+}
+
+static int fill(struct work *w, struct progress *pr, int argc, char **argv)
+{
+    const struct options *o = w->opt;
+    struct cache_error err = {0};
+    int status = gather_all(w->g, w->cache, o, argc, argv);
+    if (status == STATUS_OK && w->g->page_count)
+        status = translate_all(w, o->jobs ? (unsigned)(o->jobs > 256 ? 256 : o->jobs) : tools_cpus(), pr);
+    if (status == STATUS_OK && store_images(w->g, w->cache, &err) != CACHE_OK)
+        status = tools_cache_failed(&err);
+    return status;
+}
+
 static int prewarm(struct cache *cache, const struct options *o, int argc, char **argv)
 {
     uint32_t xopt = xlat_host_options();
     struct gather g;
     if (!gather_init(&g, xlat_fingerprint(xopt))) {
         fprintf(stderr, "verso: out of memory\n");
-        return STATUS_IMAGE_MEMORY;
+        return tools_cache_close(cache, STATUS_IMAGE_MEMORY);
     }
     g.notes = stderr;
     struct progress pr = {.json = o->json, .bar = isatty(2), .start_ns = tools_now_ns()};
     struct work w = {.g = &g, .cache = cache, .opt = o, .xlat_options = xopt};
-    int status = gather_all(&g, cache, o, argc, argv);
-    if (status == STATUS_OK && g.page_count)
-        status = translate_all(&w, o->jobs ? (unsigned)(o->jobs > 256 ? 256 : o->jobs) : tools_cpus(), &pr);
-    struct cache_error err = {0};
-    struct cache_stats cs = {0};
-    if (status == STATUS_OK &&
-        (store_images(&g, cache, &err) != CACHE_OK || cache_stats(cache, &cs, &err) != CACHE_OK))
-        status = tools_cache_failed(&err);
-    if (status == STATUS_OK) {
-        struct summary s;
-        sum_up(&w, &cs, tools_now_ns() - pr.start_ns, &s);
-        if (o->json)
-            summary_json(&w, &s);
-        else
-            summary_text(&w, &s);
-    }
+    int status = tools_cache_close(cache, fill(&w, &pr, argc, argv));
+    if (status == STATUS_OK)
+        status = report(&w, o, tools_now_ns() - pr.start_ns);
     gather_free(&g);
     return status;
 }
@@ -602,7 +630,7 @@ static int run(const struct cmd *self, int argc, char **argv)
     struct cache *cache = tools_cache_open(o.cache, CACHE_CREATE, &status);
     if (!cache)
         return status;
-    return tools_cache_close(cache, prewarm(cache, &o, argc, argv));
+    return prewarm(cache, &o, argc, argv);
 }
 
 const struct cmd cmd_prewarm = {

@@ -154,7 +154,9 @@ static bool cut(void *arg, const struct image_file *file, const struct image_exe
 {
     struct gather *g = arg;
     struct cache_image *img = &g->image[g->cur_index].img;
-    snprintf(img->kind, sizeof(img->kind), "%s", file->kind);
+    /* The file's own kind comes first; what is embedded in it (a vDSO in a kernel) has another. */
+    if (!img->kind[0] || !strcmp(img->kind, "vdso"))
+        snprintf(img->kind, sizeof(img->kind), "%s", file->kind);
     img->exec_bytes += x->code_end - x->code_start;
     uint32_t mode = file->user ? XLAT_MODE_USER : 0;
     const uint32_t *e = x->entries, *end = e + x->entry_count;
