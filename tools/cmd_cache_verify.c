@@ -22,6 +22,7 @@
     X(DIFFERS, "differs", 0, "another patched page")                                                         \
     X(UNSAFE, "unsafe", 0, "the validator could not prove it safe")                                          \
     X(FAILED, "failed", 0, "could not be checked (memory or I/O)")
+enum { MAX_NAMED = 20 }; /* records named on standard error; all are counted */
 enum verdict {
 #define X(id, name, good, text) VERDICT_##id,
     VERDICTS(X)
@@ -57,6 +58,7 @@ struct verify {
     size_t count, cap, next;
     bool no_memory;
     pthread_mutex_t lock;
+    unsigned named;
     uint64_t total[VERDICT_COUNT], refused[CACHE_REFUSAL_COUNT];
 };
 
@@ -179,7 +181,7 @@ static void *check_thread(void *arg)
         v->total[d]++;
         if (refusal < CACHE_REFUSAL_COUNT)
             v->refused[refusal]++;
-        if (!verdicts[d].good)
+        if (!verdicts[d].good && v->named++ < MAX_NAMED)
             fprintf(stderr, "verso: record %s: %s%s%s\n", tools_key_text(key, text), verdicts[d].text,
                     *why ? ": " : "", why);
     }
@@ -263,6 +265,8 @@ static int run(const struct cmd *self, int argc, char **argv)
             status = STATUS_CACHE_MEMORY;
         }
     }
+    if (v.named > MAX_NAMED)
+        fprintf(stderr, "verso: ... and %u more\n", v.named - MAX_NAMED);
     if (!status) {
         report(&v, o.common.json, tools_now_ns() - start);
         for (unsigned i = 0; i < VERDICT_COUNT; i++)
