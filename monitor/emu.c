@@ -1,0 +1,514 @@
+/* monitor/emu.c: the emulator's loop: fetch, decode cache, faults, traps, and delivery of exceptions with the
+ * double-fault rules.
+ *
+ * The decode cache is keyed by physical address and code size and each hit compares the instruction's bytes,
+ * so code that is modified by anybody needs no invalidation. Its content depends on nothing but those bytes:
+ * one per thread serves all machines.
+ */
+#include "monitor/emu_internal.h"
+
+#define CACHE_SIZE  8192u
+#define KEY_INVALID UINT64_MAX
+
+static _Thread_local struct dinsn cache[CACHE_SIZE];
+/* Used in place of the TLB while data breakpoints are armed: every access then takes the slow path, which
+ * looks at them. */
+static struct tlb_entry no_tlb[TLB_SIZE];
+
+_Noreturn void emu_raise(struct emu *e, unsigned vector, bool has_error, uint32_t error)
+{
+    e->vector = vector;
+    e->has_error = has_error;
+    e->error = error;
+    longjmp(e->jb, 1);
+}
+
+/* -- Derived state
+ * ------------------------------------------------------------------------------------------------------ */
+
+static bool fast_segment(const struct emu *e, const struct cpu_seg *s, bool write)
+{
+    if (s->limit != 0xFFFFFFFFu)
+        return false;
+    if (emu_real(e))
+        return (s->attr & (SEG_CODE | SEG_CE)) != SEG_CE;
+    if (s->unusable)
+        return false;
+    if (s->attr & SEG_CODE)
+        return !write && (s->attr & SEG_RW);
+    return !(s->attr & SEG_CE) && (!write || (s->attr & SEG_RW));
+}
+
+void emu_refresh(struct emu *e)
+{
+    struct cpu *c = e->c;
+    e->pe = c->cr0 & CPU_CR0_PE;
+    e->v86 = e->pe && (c->eflags_sys & CPU_VM);
+    e->seg_rd = e->seg_wr = 0;
+    for (unsigned i = 0; i < 6; i++) {
+        e->seg_rd |= (uint8_t)(fast_segment(e, &c->seg[i], false) << i);
+        e->seg_wr |= (uint8_t)(fast_segment(e, &c->seg[i], true) << i);
+    }
+    e->code32 = c->seg[SCAN_CS].attr & SEG_DB;
+    e->flat_cs = c->seg[SCAN_CS].limit == 0xFFFFFFFFu;
+    e->smask = c->seg[SCAN_SS].attr & SEG_DB ? 0xFFFFFFFFu : 0xFFFFu;
+    e->user = c->cpl == 3;
+    e->align = e->user && (c->cr0 & CPU_CR0_AM) && (c->eflags_sys & CPU_AC);
+    e->bp_data = false;
+    for (unsigned i = 0; i < 4; i++)
+        e->bp_data |= (c->dr[7] >> 2 * i & 3) && (c->dr[7] >> (16 + 4 * i) & 1);
+    e->tlb = e->bp_data ? no_tlb : e->vm->tlb[e->user];
+}
+
+static void init(struct emu *e, struct vm *vm)
+{
+    e->vm = vm;
+    e->c = vm->cpu;
+    e->attn = e->stop = e->segs = e->keep_rf = e->no_trap = false;
+    e->new_shadow = 0;
+    e->db_bits = 0;
+    e->result = EMU_OK;
+    e->ext = 0;
+    e->snap_on = false;
+    e->count = 0;
+    e->esp0 = vm->cpu->gpr[CPU_ESP];
+    emu_refresh(e);
+}
+
+static void finish(struct emu *e)
+{
+    if (e->segs)
+        vm_segments_changed(e->vm);
+}
+
+void emu_snap(struct emu *e)
+{
+    const struct cpu *c = e->c;
+    struct emu_snapshot *s = &e->snap;
+    memcpy(s->gpr, c->gpr, sizeof(s->gpr));
+    memcpy(s->pdpte, c->pdpte, sizeof(s->pdpte));
+    memcpy(s->seg, c->seg, sizeof(s->seg));
+    s->eip = c->eip;
+    s->arith = c->arith;
+    s->vif = c->vif;
+    s->eflags_sys = c->eflags_sys;
+    s->cpl = c->cpl;
+    s->cr0 = c->cr0;
+    s->cr3 = c->cr3;
+    s->shadow = c->shadow;
+    s->ldtr = c->ldtr;
+    s->tr = c->tr;
+    e->snap_on = true;
+}
+
+static void restore(struct emu *e)
+{
+    struct cpu *c = e->c;
+    const struct emu_snapshot *s = &e->snap;
+    memcpy(c->gpr, s->gpr, sizeof(s->gpr));
+    memcpy(c->pdpte, s->pdpte, sizeof(s->pdpte));
+    memcpy(c->seg, s->seg, sizeof(s->seg));
+    c->eip = s->eip;
+    c->arith = s->arith;
+    c->vif = s->vif;
+    c->eflags_sys = s->eflags_sys;
+    c->cpl = s->cpl;
+    c->cr0 = s->cr0;
+    c->cr3 = s->cr3;
+    c->shadow = s->shadow;
+    c->ldtr = s->ldtr;
+    c->tr = s->tr;
+    e->snap_on = false;
+    emu_refresh(e);
+}
+
+/* -- Fetch and decode
+ * ------------------------------------------------------------------------------------------------------ */
+
+static void address_form(struct dinsn *d)
+{
+    static const uint8_t base16[8] = {CPU_EBX, CPU_EBX, CPU_EBP, CPU_EBP, CPU_ESI, CPU_EDI, CPU_EBP, CPU_EBX};
+    static const uint8_t index16[8] = {CPU_ESI, CPU_EDI, CPU_ESI, CPU_EDI, 8, 8, 8, 8};
+    const struct scan_insn *i = &d->i;
+    unsigned mod = scan_modrm_mod(i), rm = scan_modrm_rm(i), seg = SCAN_DS;
+    d->base = d->index = 8;
+    d->scale = 0;
+    d->amask = i->adsize == 4 ? 0xFFFFFFFFu : 0xFFFFu;
+    if (d->mem && i->adsize == 2) {
+        bool direct = mod == 0 && rm == 6;
+        d->base = direct ? 8 : base16[rm];
+        d->index = direct ? 8 : index16[rm];
+    } else if (d->mem && i->has_sib) {
+        unsigned base = i->sib & 7, index = i->sib >> 3 & 7;
+        d->base = (uint8_t)(base == 5 && mod == 0 ? 8 : base);
+        d->index = (uint8_t)(index == 4 ? 8 : index);
+        d->scale = i->sib >> 6;
+    } else if (d->mem && !(mod == 0 && rm == 5)) {
+        d->base = (uint8_t)rm;
+    }
+    if (d->base == CPU_EBP || d->base == CPU_ESP) /* SDM vol. 1, 3.7.4 */
+        seg = SCAN_SS;
+    d->seg = i->seg == SCAN_SEG_NONE ? (uint8_t)seg : i->seg;
+}
+
+static void complete(struct dinsn *d, const uint8_t bytes[16], enum scan_decode_status s)
+{
+    const struct scan_insn *i = &d->i;
+    uint8_t mask[16] = {0};
+    memcpy(d->raw, bytes, 16);
+    for (unsigned n = 0; n < i->len && n < 16; n++)
+        mask[n] = 0xFF;
+    memcpy(d->mask, mask, 16);
+    d->raw[0] &= d->mask[0];
+    d->raw[1] &= d->mask[1];
+    d->mem = scan_has_mem(i);
+    d->reg = (uint8_t)scan_modrm_reg(i);
+    d->rm = (uint8_t)scan_modrm_rm(i);
+    address_form(d);
+    d->fn = s == SCAN_OK ? emu_pick(i) : emu_op_ud;
+}
+
+static uint8_t fetch_byte(struct emu *e, uint32_t lin)
+{
+    uint64_t page;
+    const uint8_t *p = emu_tlb_fill(e, lin, MMU_EXEC | (e->user ? MMU_USER : 0), &page);
+    return p ? p[lin & PAGE_MASK_] : (uint8_t)dev_mmio_read(e->vm->bus, page + (lin & PAGE_MASK_), 1);
+}
+
+/* Bytes one by one, so that the second page and the bytes beyond CS's limit are touched only if the
+ * instruction reaches there. */
+static const struct dinsn *fetch_slow(struct emu *e)
+{
+    const struct cpu_seg *cs = &e->c->seg[SCAN_CS];
+    struct dinsn *d = &e->slow;
+    uint8_t bytes[16] = {0};
+    uint32_t eip = e->c->eip;
+    for (unsigned n = 0; n < SCAN_INSN_MAX_LEN;) {
+        if (eip + n > cs->limit || (n && eip + n == 0 && !e->flat_cs))
+            emu_gp0(e);
+        bytes[n] = fetch_byte(e, cs->base + eip + n);
+        n++;
+        enum scan_decode_status s = scan_decode(bytes, n, e->code32 ? 32 : 16, &d->i);
+        if (s == SCAN_TRUNCATED)
+            continue;
+        if (s == SCAN_TOO_LONG)
+            emu_gp0(e);
+        complete(d, bytes, s);
+        return d;
+    }
+    emu_gp0(e);
+}
+
+static inline uint64_t load64(const uint8_t *p)
+{
+    uint64_t v;
+    memcpy(&v, p, 8);
+    return v;
+}
+
+static const struct dinsn *decode_miss(struct emu *e, struct dinsn *d, const uint8_t *p, uint64_t key)
+{
+    d->key = KEY_INVALID;
+    enum scan_decode_status s = scan_decode(p, 16, e->code32 ? 32 : 16, &d->i);
+    if (s == SCAN_TOO_LONG || s == SCAN_TRUNCATED)
+        emu_gp0(e); /* SDM vol. 3, 6.15, #GP: longer than 15 bytes */
+    complete(d, p, s);
+    d->key = key;
+    return d;
+}
+
+static inline const struct dinsn *fetch(struct emu *e)
+{
+    struct cpu *c = e->c;
+    uint32_t lin = c->seg[SCAN_CS].base + c->eip;
+    const struct tlb_entry *t = &e->vm->tlb[e->user][lin >> 12 & (TLB_SIZE - 1)];
+    if (unlikely(t->exec_tag != ((lin & ~PAGE_MASK_) | 1))) {
+        uint64_t page;
+        if (c->eip > c->seg[SCAN_CS].limit)
+            emu_gp0(e);
+        if (!emu_tlb_fill(e, lin, MMU_EXEC | (e->user ? MMU_USER : 0), &page))
+            return fetch_slow(e);
+    }
+    /* Near a page's or the segment's end, byte by byte. */
+    if (unlikely((lin & PAGE_MASK_) > PAGE_SIZE_ - 16) ||
+        (unlikely(!e->flat_cs) && (uint64_t)c->eip + 15 > c->seg[SCAN_CS].limit))
+        return fetch_slow(e);
+    const uint8_t *p = t->hva + (lin & PAGE_MASK_);
+    uint64_t key = (uint64_t)(p - e->vm->ram) << 1 | e->code32;
+    struct dinsn *d = &cache[(key >> 1 ^ key >> 14) & (CACHE_SIZE - 1)];
+    if (likely(d->key == key &&
+               !(((load64(p) ^ d->raw[0]) & d->mask[0]) | ((load64(p + 8) ^ d->raw[1]) & d->mask[1])) &&
+               d->fn))
+        return d;
+    return decode_miss(e, d, p, key);
+}
+
+/* -- Delivery
+ * --------------------------------------------------------------------------------------------------------------
+ */
+
+enum fault_class { BENIGN, CONTRIBUTORY, PAGE };
+
+static enum fault_class class_of(unsigned vector, bool exception)
+{
+    if (!exception)
+        return BENIGN;
+    switch (vector) { /* SDM vol. 3, table 6-4 */
+    case CPU_EXC_DE:
+    case CPU_EXC_TS:
+    case CPU_EXC_NP:
+    case CPU_EXC_SS:
+    case CPU_EXC_GP:
+        return CONTRIBUTORY;
+    case CPU_EXC_PF:
+        return PAGE;
+    default:
+        return BENIGN;
+    }
+}
+
+static void deliver_once(struct emu *e, unsigned vector, enum emu_int_kind kind, bool has_error,
+                         uint32_t error)
+{
+    e->esp0 = e->c->gpr[CPU_ESP];
+    emu_snap(e);
+    e->next = e->c->eip;
+    e->ext = 1;
+    emu_int(e, vector, kind, has_error, error, e->c->eip);
+    e->snap_on = false;
+    e->ext = 0;
+    e->c->eip = e->next;
+}
+
+struct event {
+    unsigned vector;
+    enum emu_int_kind kind;
+    bool has_error;
+    uint32_t error;
+};
+
+static bool try_deliver(struct emu *e, const struct event *ev)
+{
+    e->snap_on = false;
+    if (_setjmp(e->jb))
+        return false;
+    deliver_once(e, ev->vector, ev->kind, ev->has_error, ev->error);
+    return true;
+}
+
+/* Delivers, and what comes up while delivering, until something arrives or nothing is left (SDM vol. 3, table
+ * 6-5). */
+static enum emu_result deliver(struct emu *e, unsigned vector, enum emu_int_kind kind, bool has_error,
+                               uint32_t error)
+{
+    struct event ev = {vector, kind, has_error, error};
+    e->segs = true;
+    while (!try_deliver(e, &ev)) {
+        bool exception = ev.kind == EMU_INT_EXCEPTION || ev.kind == EMU_INT_TRAP;
+        e->ext = 0;
+        if (e->snap_on)
+            restore(e);
+        if (exception && ev.vector == CPU_EXC_DF)
+            return EMU_SHUTDOWN;
+        enum fault_class first = class_of(ev.vector, exception), second = class_of(e->vector, true);
+        if ((first == CONTRIBUTORY && second == CONTRIBUTORY) || (first == PAGE && second != BENIGN))
+            ev = (struct event){CPU_EXC_DF, EMU_INT_EXCEPTION, true, 0};
+        else
+            ev = (struct event){e->vector, EMU_INT_EXCEPTION, e->has_error, e->error};
+    }
+    e->c->shadow = 0;
+    emu_refresh(e);
+    return EMU_OK;
+}
+
+static bool is_trap(unsigned vector)
+{
+    return vector == CPU_EXC_BP || vector == CPU_EXC_OF;
+}
+
+static enum emu_result outside(struct vm *vm, unsigned vector, enum emu_int_kind kind, bool has_error,
+                               uint32_t error)
+{
+    struct emu e;
+    init(&e, vm);
+    enum emu_result r = deliver(&e, vector, kind, has_error, error);
+    finish(&e);
+    return r;
+}
+
+enum emu_result emu_exception(struct vm *vm, unsigned vector, bool has_error, uint32_t error)
+{
+    return outside(vm, vector, is_trap(vector) ? EMU_INT_TRAP : EMU_INT_EXCEPTION, has_error, error);
+}
+
+enum emu_result emu_page_fault(struct vm *vm, const struct mmu_fault *f)
+{
+    vm->cpu->cr2 = f->addr.v;
+    mmu_flush_tlb_page(vm, f->addr);
+    return outside(vm, CPU_EXC_PF, EMU_INT_EXCEPTION, true, f->error_code);
+}
+
+enum emu_result emu_interrupt(struct vm *vm, unsigned vector)
+{
+    vm->cpu->halted = 0;
+    if (vector == CPU_EXC_NMI)
+        vm->cpu->nmi_blocked = 1;
+    return outside(vm, vector, EMU_INT_EXTERNAL, false, 0);
+}
+
+bool emu_load_segment(struct vm *vm, unsigned seg, uint16_t sel, unsigned *vector, uint32_t *error)
+{
+    struct emu e;
+    init(&e, vm);
+    e.segs = true;
+    if (_setjmp(e.jb)) {
+        *vector = e.vector;
+        *error = e.error;
+        return false;
+    }
+    emu_load_sreg(&e, seg, sel);
+    finish(&e);
+    return true;
+}
+
+/* -- The loop
+ * -----------------------------------------------------------------------------------------------------------------
+ */
+
+/* Instruction breakpoints (SDM vol. 3, 17.3.1.1): before the instruction, unless RF. */
+static void check_breakpoints(struct emu *e)
+{
+    struct cpu *c = e->c;
+    uint32_t lin = c->seg[SCAN_CS].base + c->eip, hit = 0;
+    for (unsigned i = 0; i < 4; i++)
+        if ((c->dr[7] >> 2 * i & 3) && !(c->dr[7] >> (16 + 4 * i) & 3) && c->dr[i] == lin)
+            hit |= 1u << i;
+    if (hit && !(c->eflags_sys & CPU_RF) && !(c->shadow & CPU_SHADOW_MOVSS)) {
+        c->dr[6] = (c->dr[6] & ~15u) | hit;
+        c->dr[7] &= ~(1u << 13); /* GD is cleared on entry to the handler */
+        emu_raise(e, CPU_EXC_DB, false, 0);
+    }
+}
+
+/* After an instruction: interrupt shadows, RF, data breakpoints, single step. True: a trap is to be
+ * delivered. */
+static bool after(struct emu *e, uint32_t flags_before)
+{
+    struct cpu *c = e->c;
+    bool trap = false;
+    if (c->shadow || e->new_shadow) {
+        c->shadow = e->new_shadow;
+        if (!c->shadow)
+            e->stop = true;
+    }
+    if (!e->keep_rf)
+        c->eflags_sys &= ~(uint32_t)CPU_RF;
+    if ((flags_before & CPU_TF) && !e->no_trap) {
+        e->db_bits |= 1u << 14;
+        trap = true;
+    }
+    trap |= e->db_bits != 0;
+    if (c->shadow & CPU_SHADOW_MOVSS) /* SDM vol. 3, 6.8.3: held back, lost for single steps */
+        trap = false;
+    if (trap) {
+        c->dr[6] = (c->dr[6] & ~15u) | e->db_bits;
+        c->dr[7] &= ~(1u << 13);
+        e->db_bits = 0;
+    } else if (!(c->shadow & CPU_SHADOW_MOVSS)) {
+        e->db_bits = 0;
+    }
+    e->attn = e->keep_rf = e->no_trap = false;
+    e->new_shadow = 0;
+    return trap;
+}
+
+static enum emu_result loop(struct emu *e, unsigned n, volatile int *stop)
+{
+    struct cpu *c = e->c;
+    if (_setjmp(e->jb)) {
+        if (e->snap_on)
+            restore(e);
+        else
+            c->gpr[CPU_ESP] = e->esp0;
+        e->count++;
+        emu_refresh(e);
+        return deliver(e, e->vector, is_trap(e->vector) ? EMU_INT_TRAP : EMU_INT_EXCEPTION, e->has_error,
+                       e->error);
+    }
+    for (;;) {
+        e->esp0 = c->gpr[CPU_ESP];
+        if (unlikely(c->dr[7] & 0xFF))
+            check_breakpoints(e);
+        const struct dinsn *d = fetch(e);
+        uint32_t flags = c->eflags_sys;
+        e->next = c->eip + d->i.len;
+        d->fn(e, d);
+        c->eip = e->next;
+        e->snap_on = false;
+        e->count++;
+        if (unlikely(e->attn || c->shadow || (flags & (CPU_TF | CPU_RF)))) {
+            if (after(e, flags))
+                return deliver(e, CPU_EXC_DB, EMU_INT_TRAP, false, 0);
+            if (e->stop)
+                break;
+        }
+        if (e->count >= n || unlikely(c->irq_pending && c->vif) || unlikely(stop && *stop))
+            break;
+    }
+    return e->result;
+}
+
+enum emu_result emu_run(struct vm *vm, unsigned n, volatile int *stop, unsigned *done)
+{
+    struct emu e;
+    init(&e, vm);
+    enum emu_result r = loop(&e, n, stop);
+    finish(&e);
+    *done = e.count;
+    return r;
+}
+
+enum emu_result emu_step(struct vm *vm)
+{
+    unsigned done;
+    return emu_run(vm, 1, NULL, &done);
+}
+
+/* -- Reset (SDM vol. 3, table 9-1)
+ * ----------------------------------------------------------------------------------------------- */
+
+void emu_reset(struct vm *vm)
+{
+    struct cpu *c = vm->cpu;
+    memset(c->gpr, 0, sizeof(c->gpr));
+    memset(c->dr, 0, sizeof(c->dr));
+    memset(c->pdpte, 0, sizeof(c->pdpte));
+    memset(c->fx, 0, sizeof(c->fx));
+    c->gpr[CPU_EDX] = 0x000106CA; /* the CPUID signature */
+    c->eip = 0xFFF0;
+    cpu_set_eflags(c, 0);
+    for (unsigned i = 0; i < 6; i++)
+        c->seg[i] = (struct cpu_seg){.limit = 0xFFFF, .attr = 0x93};
+    c->seg[SCAN_CS] = (struct cpu_seg){.base = 0xFFFF0000u, .limit = 0xFFFF, .sel = 0xF000, .attr = 0x93};
+    c->ldtr = (struct cpu_seg){.limit = 0xFFFF, .attr = 0x82};
+    c->tr = (struct cpu_seg){.limit = 0xFFFF, .attr = 0x8B};
+    c->gdtr = c->idtr = (struct cpu_table){.limit = 0xFFFF};
+    c->cr0 = CPU_CR0_CD | CPU_CR0_NW | CPU_CR0_ET;
+    c->cr2 = c->cr3 = c->cr4 = 0;
+    c->dr[6] = 0xFFFF0FF0u;
+    c->dr[7] = 0x400;
+    c->cpl = c->shadow = c->nmi_blocked = c->halted = 0;
+    c->a20_mask = 0xFFFFFFFFu;
+    c->efer = 0;
+    c->apic_base = 0xFEE00100u; /* the bootstrap processor; local APIC disabled: the CPU model has none */
+    c->pat = 0x0007040600070406ull;
+    c->misc_enable = 1;
+    c->bios_sign = 0;
+    c->sysenter_cs = c->sysenter_esp = c->sysenter_eip = 0;
+    c->fx[0] = 0x40; /* FCW 0040h after RESET, tags: all registers hold zero */
+    c->fx[4] = 0xFF;
+    c->fx[24] = 0x80; /* MXCSR 1F80h */
+    c->fx[25] = 0x1F;
+    mmu_flush_tlb(vm);
+    vm_segments_changed(vm);
+}

@@ -1,0 +1,715 @@
+/* monitor/emu_fpu.c: x87, MMX and SSE, executed by the host.
+ *
+ * The instruction is re-encoded with its memory operand at [rsi] and a general register operand in eax, put
+ * into a thunk fxrstor64 [rdi]; load flags and eax; INSTRUCTION; store eax and flags; fxsave64 [rdi]; fninit;
+ * ldmxcsr; ret and called on the guest's state. Thunks live in a memfd mapped twice (written through one
+ * view, executed through the other) and are found by the re-encoded bytes. Memory operands go through a
+ * buffer; the guest's rights are checked before anything executes.
+ *
+ * Exceptions: x87 ones stay pending in FSW.ES as on hardware (no host trap: the thunk ends with FNINIT, which
+ * does not wait) and are checked before each waiting instruction. SIMD ones are masked while executing; if a
+ * flag that the guest leaves unmasked comes up, the old state is put back and #XM raised.
+ *
+ * The last instruction and data pointers are kept by this file in the image's FIP/FDP fields (selector in
+ * bits 32..47) with a copy in the bytes that FXSAVE leaves to software. If both differ, translated code ran
+ * in between and the pointers read as zero.
+ */
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "monitor/emu_internal.h"
+
+/* -- Thunks
+ * -----------------------------------------------------------------------------------------------------------------
+ */
+
+#define SLOT_SIZE  96u
+#define SLOT_COUNT 2048u
+
+struct call {
+    uint8_t fx[512] __attribute__((aligned(64)));
+    uint64_t eax, flags; /* at 512 and 520 */
+    uint32_t host_mxcsr; /* at 528 */
+};
+typedef void thunk_fn(struct call *c, void *mem);
+
+struct thunks {
+    uint8_t *rw, *rx;
+    uint64_t key[SLOT_COUNT];
+};
+static _Thread_local struct thunks thunks;
+
+static bool thunks_ready(void)
+{
+    struct thunks *t = &thunks;
+    size_t size = SLOT_SIZE * SLOT_COUNT;
+    if (t->rx)
+        return true;
+    int fd = memfd_create("verso-fpu", MFD_CLOEXEC);
+    if (fd < 0)
+        return false;
+    if (ftruncate(fd, (off_t)size) == 0) {
+        void *rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        void *rx = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+        if (rw != MAP_FAILED && rx != MAP_FAILED) {
+            t->rw = rw;
+            t->rx = rx;
+        }
+    }
+    close(fd);
+    return t->rx;
+}
+
+static uint8_t *emit(uint8_t *p, const void *bytes, unsigned n)
+{
+    memcpy(p, bytes, n);
+    return p + n;
+}
+#define EMIT(p, ...) emit(p, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
+
+static void write_thunk(uint8_t *p, const uint8_t *insn, unsigned len)
+{
+    p = EMIT(p, 0x48, 0x0F, 0xAE, 0x0F);             /* fxrstor64 [rdi] */
+    p = EMIT(p, 0xFF, 0xB7, 0x08, 0x02, 0x00, 0x00); /* push qword [rdi+520] */
+    p = EMIT(p, 0x9D);                               /* popfq */
+    p = EMIT(p, 0x8B, 0x87, 0x00, 0x02, 0x00, 0x00); /* mov eax, [rdi+512] */
+    p = emit(p, insn, len);
+    p = EMIT(p, 0x89, 0x87, 0x00, 0x02, 0x00, 0x00); /* mov [rdi+512], eax */
+    p = EMIT(p, 0x9C);                               /* pushfq */
+    p = EMIT(p, 0x8F, 0x87, 0x08, 0x02, 0x00, 0x00); /* pop qword [rdi+520] */
+    p = EMIT(p, 0x48, 0x0F, 0xAE, 0x07);             /* fxsave64 [rdi] */
+    p = EMIT(p, 0xDB, 0xE3);                         /* fninit */
+    p = EMIT(p, 0x0F, 0xAE, 0x97, 0x10, 0x02, 0, 0); /* ldmxcsr [rdi+528] */
+    p = EMIT(p, 0xC3);
+}
+
+static thunk_fn *thunk_for(const uint8_t *insn, unsigned len)
+{
+    struct thunks *t = &thunks;
+    uint64_t key = 0;
+    if (!thunks_ready())
+        return NULL;
+    memcpy(&key, insn, len); /* len <= 7; the top byte holds it, so no key is zero */
+    key |= (uint64_t)len << 56;
+    unsigned slot = (unsigned)((key * 0x9E3779B97F4A7C15ull) >> 32) % SLOT_COUNT;
+    if (t->key[slot] != key) {
+        write_thunk(t->rw + slot * SLOT_SIZE, insn, len);
+        t->key[slot] = key;
+    }
+    return (thunk_fn *)(void *)(t->rx + slot * SLOT_SIZE);
+}
+
+/* -- The image (SDM vol. 1, table 10-2, 64-bit form)
+ * ---------------------------------------------------------------------------- */
+
+enum {
+    FX_FCW = 0,
+    FX_FSW = 2,
+    FX_FTW = 4,
+    FX_FOP = 6,
+    FX_FIP = 8,
+    FX_FDP = 16,
+    FX_MXCSR = 24,
+    FX_ST = 32,
+    FX_XMM = 160,
+    FX_MARK = 464
+};
+#define FSW_ES      0x80u
+#define FSW_B       0x8000u
+#define MXCSR_VALID 0xFFFFu
+
+static uint16_t fx16(const struct cpu *c, unsigned off)
+{
+    return (uint16_t)host_load(c->fx + off, 2);
+}
+static uint32_t fx32(const struct cpu *c, unsigned off)
+{
+    return host_load(c->fx + off, 4);
+}
+static void fx_put(struct cpu *c, unsigned off, unsigned size, uint32_t v)
+{
+    host_store(c->fx + off, size, v);
+}
+
+struct pointers {
+    uint16_t fop, fcs, fds;
+    uint32_t fip, fdp;
+};
+
+static struct pointers get_pointers(const struct cpu *c)
+{
+    if (memcmp(c->fx + FX_FOP, c->fx + FX_MARK, 18) != 0)
+        return (struct pointers){0};
+    return (struct pointers){fx16(c, FX_FOP), fx16(c, FX_FIP + 4), fx16(c, FX_FDP + 4), fx32(c, FX_FIP),
+                             fx32(c, FX_FDP)};
+}
+
+static void set_pointers(struct cpu *c, struct pointers p)
+{
+    memset(c->fx + FX_FIP, 0, 16);
+    fx_put(c, FX_FOP, 2, p.fop & 0x7FF);
+    fx_put(c, FX_FIP, 4, p.fip);
+    fx_put(c, FX_FIP + 4, 2, p.fcs);
+    fx_put(c, FX_FDP, 4, p.fdp);
+    fx_put(c, FX_FDP + 4, 2, p.fds);
+    memcpy(c->fx + FX_MARK, c->fx + FX_FOP, 18);
+}
+
+/* ES and B follow from flags and masks (SDM vol. 1, 8.1.3.3). */
+static void update_es(struct cpu *c)
+{
+    uint16_t fsw = fx16(c, FX_FSW) & 0x7F7F;
+    if (fsw & ~fx16(c, FX_FCW) & 0x3F)
+        fsw |= FSW_ES | FSW_B;
+    fx_put(c, FX_FSW, 2, fsw);
+}
+
+/* -- What is due before an instruction
+ * ---------------------------------------------------------------------------------------------- */
+
+static void need_x87(struct emu *e, bool waits)
+{
+    const struct cpu *c = e->c;
+    if (c->cr0 & (CPU_CR0_EM | CPU_CR0_TS))
+        emu_raise(e, CPU_EXC_NM, false, 0);
+    /* Without CR0.NE the error would come as IRQ 13; no chip carries it, so it is ignored (IGNNE# asserted).
+     */
+    if (waits && (fx16(c, FX_FSW) & FSW_ES) && (c->cr0 & CPU_CR0_NE))
+        emu_raise(e, CPU_EXC_MF, false, 0);
+}
+
+static void need_simd(struct emu *e, bool xmm, bool mmx)
+{
+    const struct cpu *c = e->c;
+    if ((c->cr0 & CPU_CR0_EM) || (xmm && !(c->cr4 & CPU_CR4_OSFXSR)))
+        emu_ud(e);
+    if (c->cr0 & CPU_CR0_TS)
+        emu_raise(e, CPU_EXC_NM, false, 0);
+    if (mmx && (fx16(c, FX_FSW) & FSW_ES) && (c->cr0 & CPU_CR0_NE))
+        emu_raise(e, CPU_EXC_MF, false, 0);
+}
+
+/* -- Execution
+ * --------------------------------------------------------------------------------------------------------------------------
+ */
+
+struct operand {
+    uint8_t size; /* of the memory operand, 0 if none */
+    bool store;
+    bool aligned; /* 16-byte rule */
+    uint8_t gpr;  /* 1: ModRM.rm names a general register, 2: ModRM.reg does */
+    bool gpr_out; /* it is written */
+};
+
+static unsigned encode(const struct dinsn *d, const struct operand *o, uint8_t *out)
+{
+    const uint8_t *raw = (const uint8_t *)d->raw;
+    unsigned n = 0;
+    uint8_t modrm = d->mem ? (uint8_t)((d->i.modrm & 0x38) | 6) : d->i.modrm;
+    if (o->gpr == 1 && !d->mem)
+        modrm &= 0xF8;
+    if (o->gpr == 2)
+        modrm &= 0xC7;
+    if ((d->i.prefixes & SCAN_PFX_OPSIZE) && d->i.map != SCAN_MAP_1B)
+        out[n++] = 0x66;
+    if (d->i.map != SCAN_MAP_1B && (d->i.prefixes & (SCAN_PFX_REP | SCAN_PFX_REPNE)))
+        out[n++] = d->i.prefixes & SCAN_PFX_REP ? 0xF3 : 0xF2;
+    if (d->i.map != SCAN_MAP_1B)
+        out[n++] = 0x0F;
+    if (d->i.map == SCAN_MAP_0F38)
+        out[n++] = 0x38;
+    if (d->i.map == SCAN_MAP_0F3A)
+        out[n++] = 0x3A;
+    out[n++] = d->i.opcode;
+    if (d->i.has_modrm)
+        out[n++] = modrm;
+    if (d->i.imm_len)
+        out[n++] = raw[d->i.imm_off];
+    return n;
+}
+
+/* Runs the thunk on a copy of the state; SIMD exceptions masked. Returns the SIMD flags raised. */
+static uint32_t host_run(struct emu *e, const struct dinsn *d, const struct operand *o, struct call *k,
+                         void *mem)
+{
+    struct cpu *c = e->c;
+    uint8_t bytes[8];
+    unsigned gpr = o->gpr == 1 ? d->rm : d->reg, len = encode(d, o, bytes);
+    thunk_fn *fn = thunk_for(bytes, len);
+    uint32_t mxcsr = fx32(c, FX_MXCSR) & MXCSR_VALID;
+    if (!fn)
+        emu_ud(e);
+    memcpy(k->fx, c->fx, sizeof(k->fx));
+    memset(k->fx + FX_FIP, 0, 16);
+    host_store(k->fx + FX_MXCSR, 4, (mxcsr & ~0x3Fu) | 0x1F80);
+    k->eax = o->gpr ? c->gpr[gpr] : 0;
+    k->flags = (c->arith & CPU_ARITH) | CPU_FLAG1;
+    k->host_mxcsr = 0x1F80;
+    fn(k, mem);
+    uint32_t raised = host_load(k->fx + FX_MXCSR, 4) & 0x3F;
+    host_store(k->fx + FX_MXCSR, 4, mxcsr | raised);
+    return raised & ~(mxcsr >> 7) & 0x3F;
+}
+
+static void commit(struct emu *e, const struct dinsn *d, const struct operand *o, const struct call *k)
+{
+    struct cpu *c = e->c;
+    struct pointers p = get_pointers(c);
+    memcpy(c->fx, k->fx, FX_XMM + 128);
+    set_pointers(c, p);
+    if (o->gpr && o->gpr_out)
+        c->gpr[o->gpr == 1 ? d->rm : d->reg] = (uint32_t)k->eax;
+    c->arith = (c->arith & CPU_DF) | (k->flags & CPU_ARITH);
+}
+
+static void simd_fault(struct emu *e, const struct call *k)
+{
+    struct cpu *c = e->c;
+    fx_put(c, FX_MXCSR, 4, host_load(k->fx + FX_MXCSR, 4));
+    emu_raise(e, c->cr4 & CPU_CR4_OSXMMEXCPT ? CPU_EXC_XM : CPU_EXC_UD, false, 0);
+}
+
+static void run(struct emu *e, const struct dinsn *d, const struct operand *o)
+{
+    struct call k;
+    uint8_t mem[64] __attribute__((aligned(64))) = {0};
+    uint32_t ea = 0;
+    if (d->mem) {
+        ea = emu_ea(e, d);
+        if (o->aligned && ((e->c->seg[d->seg].base + ea) & 15))
+            emu_gp0(e);
+        if (unlikely(e->align) && !o->aligned && o->size < 16)
+            emu_check_align(e, e->c->seg[d->seg].base + ea, o->size);
+        /* What is stored may be read: a store that an unmasked exception suppresses writes the old bytes
+         * back. */
+        if (o->store)
+            emu_st_probe(e, d->seg, ea, o->size);
+        emu_ld_buf(e, d->seg, ea, o->size, mem);
+    }
+    if (host_run(e, d, o, &k, mem))
+        simd_fault(e, &k);
+    if (d->mem && o->store)
+        emu_st_buf(e, d->seg, ea, o->size, mem);
+    commit(e, d, o, &k);
+}
+
+/* -- x87
+ * ------------------------------------------------------------------------------------------------------------------------------------
+ */
+
+/* Sizes of memory operands by opcode and reg; bit 7: stored. 0: done by hand. */
+#define ST_(n) (0x80 | (n))
+static const uint8_t x87_size[8][8] = {
+    {4, 4, 4, 4, 4, 4, 4, 4}, {4, 0, ST_(4), ST_(4), 0, 2, 0, ST_(2)},
+    {4, 4, 4, 4, 4, 4, 4, 4}, {4, ST_(4), ST_(4), ST_(4), 0, 10, 0, ST_(10)},
+    {8, 8, 8, 8, 8, 8, 8, 8}, {8, ST_(8), ST_(8), ST_(8), 0, 0, 0, ST_(2)},
+    {2, 2, 2, 2, 2, 2, 2, 2}, {2, ST_(2), ST_(2), ST_(2), 10, 8, ST_(10), ST_(8)},
+};
+
+static bool is_control(const struct dinsn *d)
+{
+    unsigned op = d->i.opcode, m = d->i.modrm;
+    if (d->mem)
+        return (op == 0xD9 && d->reg >= 4) || (op == 0xDD && (d->reg == 4 || d->reg >= 6));
+    return (op == 0xDB && m >= 0xE0 && m <= 0xE7) || (op == 0xDF && m == 0xE0);
+}
+
+static bool waits(const struct dinsn *d)
+{
+    unsigned op = d->i.opcode, m = d->i.modrm;
+    if (d->mem)
+        return !((op == 0xD9 && d->reg >= 6) || (op == 0xDD && d->reg >= 6));
+    return !((op == 0xDB && m >= 0xE0 && m <= 0xE4) || (op == 0xDF && m == 0xE0));
+}
+
+static void op_x87(struct emu *e, const struct dinsn *d)
+{
+    struct cpu *c = e->c;
+    uint8_t s = d->mem ? x87_size[d->i.opcode & 7][d->reg] : 0;
+    struct operand o = {.size = s & 0x7F, .store = s & 0x80};
+    uint16_t fcw = fx16(c, FX_FCW), fsw = fx16(c, FX_FSW);
+    need_x87(e, waits(d));
+    if (d->mem && d->i.opcode == 0xD9 &&
+        d->reg == 5) { /* FLDCW: by hand, the host must not see masks it would trap on */
+        fx_put(c, FX_FCW, 2, (emu_ld(e, d->seg, emu_ea(e, d), 2) & 0x1F3F) | 0x40);
+        update_es(c);
+        return;
+    }
+    if (d->mem && o.store && o.size == 2 && is_control(d)) { /* FNSTCW, FNSTSW */
+        emu_st(e, d->seg, emu_ea(e, d), 2, d->i.opcode == 0xD9 ? fcw : fsw);
+        return;
+    }
+    bool ignored = (fsw & FSW_ES) && waits(d); /* CR0.NE = 0 */
+    if (ignored) {
+        fx_put(c, FX_FCW, 2, fcw | 0x3F);
+        fx_put(c, FX_FSW, 2, fsw & ~(FSW_ES | FSW_B));
+    }
+    if (!d->mem && d->i.opcode == 0xDF && d->i.modrm == 0xE0)
+        o.gpr_out = true, reg_set(c, CPU_EAX, 2, fsw);
+    else
+        run(e, d, &o);
+    if (ignored) {
+        fx_put(c, FX_FCW, 2, fcw);
+        update_es(c);
+    }
+    if (!is_control(d)) {
+        struct pointers p = {(uint16_t)((d->i.opcode & 7) << 8 | d->i.modrm), c->seg[SCAN_CS].sel, 0, c->eip,
+                             0};
+        struct pointers old = get_pointers(c);
+        p.fdp = d->mem ? emu_ea(e, d) : old.fdp;
+        p.fds = d->mem ? c->seg[d->seg].sel : old.fds;
+        set_pointers(c, p);
+    } else if (!d->mem && d->i.opcode == 0xDB && d->i.modrm == 0xE3) {
+        set_pointers(c, (struct pointers){0}); /* FNINIT */
+    }
+}
+
+static void op_fwait(struct emu *e, const struct dinsn *d)
+{
+    const struct cpu *c = e->c;
+    (void)d;
+    if ((c->cr0 & (CPU_CR0_MP | CPU_CR0_TS)) == (CPU_CR0_MP | CPU_CR0_TS))
+        emu_raise(e, CPU_EXC_NM, false, 0);
+    if ((fx16(c, FX_FSW) & FSW_ES) && (c->cr0 & CPU_CR0_NE))
+        emu_raise(e, CPU_EXC_MF, false, 0);
+}
+
+/* -- Environments (SDM vol. 1, figures 8-9 to 8-12)
+ * -------------------------------------------------------------------------------------- */
+
+static unsigned full_tag(const struct cpu *c)
+{
+    unsigned tag = 0, top = fx16(c, FX_FSW) >> 11 & 7;
+    for (unsigned i = 0; i < 8; i++) {
+        const uint8_t *st = c->fx + FX_ST + 16 * ((i - top) & 7);
+        uint64_t mantissa;
+        unsigned exponent = host_load(st + 8, 2) & 0x7FFF, t = 2;
+        memcpy(&mantissa, st, 8);
+        if (!(c->fx[FX_FTW] >> i & 1))
+            t = 3;
+        else if (exponent == 0 && mantissa == 0)
+            t = 1;
+        else if (exponent != 0 && exponent != 0x7FFF && mantissa >> 63)
+            t = 0;
+        tag |= t << 2 * i;
+    }
+    return tag;
+}
+
+static unsigned env_size(unsigned opsize)
+{
+    return opsize == 4 ? 28 : 14;
+}
+
+static void build_env(const struct emu *e, unsigned opsize, uint8_t *out)
+{
+    const struct cpu *c = e->c;
+    struct pointers p = get_pointers(c);
+    uint32_t w[7] = {fx16(c, FX_FCW), fx16(c, FX_FSW), full_tag(c)};
+    if (emu_real(e)) { /* linear addresses */
+        uint32_t ip = p.fip + ((uint32_t)p.fcs << 4), dp = p.fdp + ((uint32_t)p.fds << 4);
+        w[3] = ip & 0xFFFF;
+        w[4] = opsize == 4 ? (ip >> 16) << 12 | p.fop : (ip >> 16 & 15) << 12 | p.fop;
+        w[5] = dp & 0xFFFF;
+        w[6] = opsize == 4 ? (dp >> 16) << 12 : (dp >> 16 & 15) << 12;
+    } else {
+        w[3] = p.fip;
+        w[4] = p.fcs | (opsize == 4 ? (uint32_t)p.fop << 16 : 0);
+        w[5] = p.fdp;
+        w[6] = p.fds;
+    }
+    for (unsigned i = 0; i < 7; i++) {
+        if (opsize == 4 && (i < 3 || (i == 6 && !emu_real(e)) || (emu_real(e) && (i == 3 || i == 5))))
+            w[i] |= 0xFFFF0000u; /* reserved halves read as ones */
+        host_store(out + i * opsize, opsize, w[i]);
+    }
+}
+
+static void take_env(struct emu *e, unsigned opsize, const uint8_t *in)
+{
+    struct cpu *c = e->c;
+    struct pointers p;
+    uint32_t w[7], tag = 0;
+    for (unsigned i = 0; i < 7; i++)
+        w[i] = host_load(in + i * opsize, opsize);
+    fx_put(c, FX_FCW, 2, (w[0] & 0x1F3F) | 0x40);
+    fx_put(c, FX_FSW, 2, w[1]);
+    for (unsigned i = 0; i < 8; i++)
+        tag |= (uint32_t)((w[2] >> 2 * i & 3) != 3) << i;
+    fx_put(c, FX_FTW, 2, tag);
+    update_es(c);
+    if (emu_real(e)) {
+        p = (struct pointers){.fop = w[4] & 0x7FF,
+                              .fip = (w[3] & 0xFFFF) | (w[4] >> 12) << 16,
+                              .fdp = (w[5] & 0xFFFF) | (w[6] >> 12) << 16};
+    } else {
+        p = (struct pointers){.fop = opsize == 4 ? w[4] >> 16 & 0x7FF : 0,
+                              .fcs = (uint16_t)w[4],
+                              .fds = (uint16_t)w[6],
+                              .fip = w[3],
+                              .fdp = w[5]};
+    }
+    set_pointers(c, p);
+}
+
+static void init_x87(struct cpu *c)
+{
+    fx_put(c, FX_FCW, 2, 0x37F);
+    fx_put(c, FX_FSW, 2, 0);
+    fx_put(c, FX_FTW, 2, 0);
+    set_pointers(c, (struct pointers){0});
+}
+
+static void op_x87_env(struct emu *e, const struct dinsn *d)
+{
+    struct cpu *c = e->c;
+    unsigned opsize = d->i.opsize, env = env_size(opsize), size = d->i.opcode == 0xDD ? env + 80 : env;
+    bool store = d->reg == 6;
+    uint8_t buf[108];
+    need_x87(e, !store);
+    uint32_t ea = emu_ea(e, d);
+    if (!store) {
+        emu_ld_buf(e, d->seg, ea, size, buf);
+        take_env(e, opsize, buf);
+        for (unsigned i = 0; size > env && i < 8; i++)
+            memcpy(c->fx + FX_ST + 16 * i, buf + env + 10 * i, 10);
+        return;
+    }
+    build_env(e, opsize, buf);
+    for (unsigned i = 0; size > env && i < 8; i++)
+        memcpy(buf + env + 10 * i, c->fx + FX_ST + 16 * i, 10);
+    emu_st_buf(e, d->seg, ea, size, buf);
+    if (size > env) {
+        init_x87(c);
+        return;
+    }
+    fx_put(c, FX_FCW, 2, fx16(c, FX_FCW) | 0x3F); /* FNSTENV masks all exceptions */
+    update_es(c);
+}
+
+/* -- FXSAVE, FXRSTOR, MXCSR
+ * ------------------------------------------------------------------------------------------------------------------
+ */
+
+static void op_fxsave(struct emu *e, const struct dinsn *d)
+{
+    struct cpu *c = e->c;
+    uint32_t ea = emu_ea(e, d);
+    uint8_t buf[288];
+    if (c->cr0 & (CPU_CR0_EM | CPU_CR0_TS))
+        emu_raise(e, CPU_EXC_NM, false, 0);
+    if ((c->seg[d->seg].base + ea) & 15)
+        emu_gp0(e);
+    if (d->reg == 0) {
+        struct pointers p = get_pointers(c);
+        memcpy(buf, c->fx, sizeof(buf));
+        memset(buf + 5, 0, 1);
+        memset(buf + FX_FIP, 0, 16);
+        host_store(buf + FX_FOP, 2, p.fop);
+        host_store(buf + FX_FIP, 4, p.fip);
+        host_store(buf + FX_FIP + 4, 2, p.fcs);
+        host_store(buf + FX_FDP, 4, p.fdp);
+        host_store(buf + FX_FDP + 4, 2, p.fds);
+        host_store(buf + FX_MXCSR + 4, 4, MXCSR_VALID);
+        for (unsigned i = 0; i < 8; i++)
+            memset(buf + FX_ST + 16 * i + 10, 0, 6);
+        emu_st_buf(e, d->seg, ea, sizeof(buf), buf);
+        return;
+    }
+    emu_ld_buf(e, d->seg, ea, sizeof(buf), buf);
+    if (host_load(buf + FX_MXCSR, 4) & ~MXCSR_VALID)
+        emu_gp0(e);
+    struct pointers p = {(uint16_t)host_load(buf + FX_FOP, 2), (uint16_t)host_load(buf + FX_FIP + 4, 2),
+                         (uint16_t)host_load(buf + FX_FDP + 4, 2), host_load(buf + FX_FIP, 4),
+                         host_load(buf + FX_FDP, 4)};
+    memcpy(c->fx, buf, sizeof(buf));
+    c->fx[5] = 0;
+    fx_put(c, FX_FCW, 2, (fx16(c, FX_FCW) & 0x1F3F) | 0x40);
+    for (unsigned i = 0; i < 8; i++)
+        memset(c->fx + FX_ST + 16 * i + 10, 0, 6);
+    update_es(c);
+    set_pointers(c, p);
+}
+
+static void op_mxcsr(struct emu *e, const struct dinsn *d)
+{
+    struct cpu *c = e->c;
+    need_simd(e, true, false);
+    if (d->reg == 3) {
+        emu_st(e, d->seg, emu_ea(e, d), 4, fx32(c, FX_MXCSR));
+        return;
+    }
+    uint32_t v = emu_ld(e, d->seg, emu_ea(e, d), 4);
+    if (v & ~MXCSR_VALID)
+        emu_gp0(e);
+    fx_put(c, FX_MXCSR, 4, v);
+}
+
+/* -- MMX and SSE
+ * -------------------------------------------------------------------------------------------------------------------------------
+ */
+
+enum { P_NO, P_66, P_F3, P_F2 };
+
+static unsigned prefix_of(const struct scan_insn *i)
+{
+    if (i->prefixes & SCAN_PFX_REPNE)
+        return P_F2;
+    if (i->prefixes & SCAN_PFX_REP)
+        return P_F3;
+    return i->prefixes & SCAN_PFX_OPSIZE ? P_66 : P_NO;
+}
+
+/* Memory operand sizes of rows that are not 8 (MMX) or 16 (XMM), by mandatory prefix; bit 7: stored. */
+static bool odd_size(unsigned op, unsigned p, uint8_t *size)
+{
+    static const struct {
+        uint8_t op, size[4]; /* no prefix, 66, F3, F2 */
+    } rows[] = {
+        {0x10, {16, 16, 4, 8}},
+        {0x11, {ST_(16), ST_(16), ST_(4), ST_(8)}},
+        {0x12, {8, 8, 16, 8}},
+        {0x13, {ST_(8), ST_(8), 0, 0}},
+        {0x16, {8, 8, 16, 0}},
+        {0x17, {ST_(8), ST_(8), 0, 0}},
+        {0x29, {ST_(16), ST_(16), 0, 0}},
+        {0x2A, {8, 8, 4, 4}},
+        {0x2B, {ST_(16), ST_(16), 0, 0}},
+        {0x2C, {8, 16, 4, 8}},
+        {0x2D, {8, 16, 4, 8}},
+        {0x2E, {4, 8, 0, 0}},
+        {0x2F, {4, 8, 0, 0}},
+        {0x5A, {8, 16, 4, 8}},
+        {0x60, {4, 16, 0, 0}},
+        {0x61, {4, 16, 0, 0}},
+        {0x62, {4, 16, 0, 0}},
+        {0x6E, {4, 4, 0, 0}},
+        {0x6F, {8, 16, 16, 0}},
+        {0x70, {8, 16, 16, 16}},
+        {0x7E, {ST_(4), ST_(4), 8, 0}},
+        {0x7F, {ST_(8), ST_(16), ST_(16), 0}},
+        {0xC4, {2, 2, 0, 0}},
+        {0xD6, {0, ST_(8), 0, 0}},
+        {0xE6, {0, 16, 8, 16}},
+        {0xE7, {ST_(8), ST_(16), 0, 0}},
+        {0xF0, {0, 0, 0, 16}},
+        {0x5B, {16, 16, 16, 0}},
+        {0x7C, {0, 16, 0, 16}},
+        {0x7D, {0, 16, 0, 16}},
+        {0xD0, {0, 16, 0, 16}},
+    };
+    for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        if (rows[i].op == op) {
+            *size = rows[i].size[p];
+            return true;
+        }
+    return false;
+}
+
+/* Rows 50..5F, 10..17, 28..2F, C2, C6 work on XMM whatever the prefix; others without prefix on MMX
+ * registers. */
+static bool xmm_row(unsigned op)
+{
+    return op < 0x60 || op == 0xC2 || op == 0xC6 || op == 0x7C || op == 0x7D;
+}
+
+static struct operand simd_operand(const struct scan_insn *i)
+{
+    struct operand o = {0};
+    unsigned op = i->opcode, p = prefix_of(i);
+    bool map0f = i->map == SCAN_MAP_0F, scalar = map0f && (op == 0x51 || (op >= 0x52 && op <= 0x53) ||
+                                                           (op >= 0x58 && op <= 0x5F) || op == 0xC2);
+    uint8_t s;
+    if (map0f && odd_size(op, p, &s)) {
+        o.size = s & 0x7F;
+        o.store = s & 0x80;
+    } else if (scalar && op != 0x5B && p >= P_F3) {
+        o.size = p == P_F3 ? 4 : 8;
+    } else {
+        o.size = (map0f && xmm_row(op)) || p != P_NO ? 16 : 8;
+    }
+    bool unaligned = map0f && (((op == 0x10 || op == 0x11) && p < P_F3) ||
+                               ((op == 0x6F || op == 0x7F) && p == P_F3) || op == 0xF0);
+    o.aligned = o.size == 16 && !unaligned;
+    if (!map0f)
+        return o;
+    bool reg = i->modrm >= 0xC0;
+    if (op == 0x50 || op == 0xC5 || op == 0xD7 || ((op == 0x2C || op == 0x2D) && p >= P_F3)) {
+        o.gpr = 2;
+        o.gpr_out = true;
+    } else if (reg && (op == 0x6E || op == 0xC4 || (op == 0x2A && p >= P_F3))) {
+        o.gpr = 1;
+    } else if (reg && op == 0x7E && p != P_F3) {
+        o.gpr = 1;
+        o.gpr_out = true;
+    }
+    return o;
+}
+
+/* Does the instruction touch XMM registers, MMX registers? */
+static void simd_files(const struct scan_insn *i, bool *xmm, bool *mmx)
+{
+    unsigned op = i->opcode, p = prefix_of(i);
+    bool map0f = i->map == SCAN_MAP_0F;
+    if (map0f && ((op >= 0x2A && op <= 0x2D && p < P_F3 && op != 0x2B) || (op == 0xD6 && p >= P_F3))) {
+        *xmm = *mmx = true; /* conversions and moves between the files */
+        return;
+    }
+    *xmm = (map0f && xmm_row(op)) || p != P_NO;
+    *mmx = !*xmm;
+}
+
+static void op_simd(struct emu *e, const struct dinsn *d)
+{
+    bool xmm, mmx;
+    struct operand o = simd_operand(&d->i);
+    simd_files(&d->i, &xmm, &mmx);
+    need_simd(e, xmm, mmx);
+    run(e, d, &o);
+}
+
+/* MASKMOVQ, MASKMOVDQU: bytes of the first operand whose mask bit 7 is set go to DS:EDI. */
+static void op_maskmov(struct emu *e, const struct dinsn *d)
+{
+    struct cpu *c = e->c;
+    bool xmm = d->i.prefixes & SCAN_PFX_OPSIZE;
+    unsigned n = xmm ? 16 : 8, seg = d->i.seg == SCAN_SEG_NONE ? SCAN_DS : d->i.seg;
+    need_simd(e, xmm, !xmm);
+    unsigned top = fx16(c, FX_FSW) >> 11 & 7;
+    const uint8_t *src = c->fx + (xmm ? FX_XMM + 16u * d->reg : FX_ST + 16u * ((d->reg - top) & 7u));
+    const uint8_t *mask = c->fx + (xmm ? FX_XMM + 16u * d->rm : FX_ST + 16u * ((d->rm - top) & 7u));
+    uint32_t at = c->gpr[CPU_EDI];
+    for (unsigned i = 0; i < n; i++)
+        if (mask[i] & 0x80)
+            emu_st_probe(e, seg, (at + i) & d->amask, 1);
+    for (unsigned i = 0; i < n; i++)
+        if (mask[i] & 0x80)
+            emu_st(e, seg, (at + i) & d->amask, 1, src[i]);
+    if (!xmm) { /* an MMX instruction: TOP becomes 0, all tags valid; the registers keep their places */
+        uint8_t st[128];
+        for (unsigned i = 0; i < 8; i++)
+            memcpy(st + 16 * i, c->fx + FX_ST + 16 * ((i - top) & 7), 16);
+        memcpy(c->fx + FX_ST, st, sizeof(st));
+        fx_put(c, FX_FSW, 2, fx16(c, FX_FSW) & ~0x3800u);
+        c->fx[FX_FTW] = 0xFF;
+    }
+}
+
+emu_fn *emu_pick_fpu(const struct scan_insn *i)
+{
+    switch (i->cls) {
+    case SCAN_CLASS_FPU:
+        return i->opcode == 0x9B ? op_fwait : op_x87;
+    case SCAN_CLASS_FPU_ENV:
+        return op_x87_env;
+    case SCAN_CLASS_FXSAVE:
+        return op_fxsave;
+    default:
+        break;
+    }
+    if (i->map == SCAN_MAP_0F && i->opcode == 0xAE)
+        return op_mxcsr;
+    if (i->map == SCAN_MAP_0F && i->opcode == 0xF7)
+        return op_maskmov;
+    return op_simd;
+}
