@@ -198,7 +198,7 @@ struct machine {
     uint64_t shadow_size, shadow_top;
     uint32_t fault_eip;
     gva_t fault_addr;
-    uint64_t fault_rip;
+    uint64_t fault_rip, fault_host; /* host addresses of the instruction and of the access */
     bool fault_write,
         fault_site; /* fault_site: the walk succeeded, the instruction has to be emulated all the same */
     gva_t pf_addr;  /* last #PF given to the guest: mapped on the way back */

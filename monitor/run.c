@@ -320,6 +320,14 @@ static void emulate_faulting(struct machine *m)
     struct cpu *c = m->vm.cpu;
     uint32_t eip = c->eip;
     COUNT(m, FAULT_EMULATED);
+    TRACE(m, RUN_TRACE_PAGE, "fault eip=%08x cpl=%u address=%08x %s%s", eip, c->cpl, m->fault_addr.v, m->fault_write ? "write" : "read",
+          m->fault_site ? " not mappable" : "");
+    if (m->cfg->trace && (m->cfg->trace_mask & RUN_TRACE_PAGE)) {
+        char text[96] = "?";
+        scan_disassemble((const uint8_t *)(uintptr_t)m->fault_rip, 15, 64, 0, text, sizeof(text));
+        TRACE(m, RUN_TRACE_PAGE, "  host %#llx: %s (host address %#llx)", (unsigned long long)m->fault_rip, text,
+              (unsigned long long)m->fault_host);
+    }
     if (m->fault_site) {
         /* Legal, but not mappable (MMIO, user memory from the supervisor, code page): sites that do it often get their own exit. */
         unsigned s = (eip ^ eip >> 12) % SITE_TABLE;

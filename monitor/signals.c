@@ -131,6 +131,7 @@ static void on_fault(int sig, siginfo_t *si, void *context)
         return;
     }
     m->fault_rip = rip;
+    m->fault_host = addr;
     m->fault_site = false;
     m->fault_write = false;
     if (sig == SIGSEGV || sig == SIGBUS) {
@@ -149,6 +150,8 @@ static void on_fault(int sig, siginfo_t *si, void *context)
                 errno = saved_errno;
                 return;
             }
+        } else {
+            m->fault_site = true; /* the address wraps round, or the segment is not a flat one */
         }
     } else {
         COUNT(m, FAULT_OTHER);

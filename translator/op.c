@@ -13,7 +13,8 @@
  * 16/32-bit ones. */
 enum { REG_G = 1, REG_B = 2, RM_G = 4, RM_B = 8 };
 
-/* clang-format off: tables read better by rows of the opcode map */
+/* Tables read better by rows of the opcode map. */
+/* clang-format off */
 enum action {
     EMULATE,
     COPY,     /* no operand that moves: the bytes as they are */
@@ -239,7 +240,9 @@ static struct emit_mem far_address(struct context *c, const struct address *a, u
 
 /* Below this a displacement from a register would leave the guard under the window; r12 reaches it from
  * above. */
-#define DISP_MIN (-65536)
+/* Position-independent code reaches its data at [GOT register - some KiB or MiB]; a kernel its tables at [index + C1xxxxxxh], which wraps.
+ * The guard below the window (2 GiB) catches a guess that was wrong. */
+#define DISP_MIN (-(256 << 20))
 
 /* Emits what the operand needs beforehand (r8, r9, no flags) and returns its host form. */
 static struct emit_mem prepare_address(struct context *c, const struct address *a, const struct scan_insn *i)

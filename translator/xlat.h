@@ -14,8 +14,8 @@
  * Rule: prepare -> one committing host instruction -> a tail that cannot fault.
  *
  * Memory reachable by guest-controlled addressing lies in [r15 - 2 GiB, r15 + 8 GiB); the monitor keeps all of it outside the
- * 4 GiB window PROT_NONE. Allowed forms: [r15+reg32+disp] with disp >= -64 KiB, [r15+disp32] disp >= 0, [r12+disp32] disp < 0,
- * [r12+reg32+disp] with disp < -64 KiB, [r15+r8..r11], [seg_window in r9 + r8], rsi/rdi/rbx rebased for string instructions.
+ * 4 GiB window PROT_NONE. Allowed forms: [r15+reg32+disp] with disp >= -256 MiB, [r15+disp32] disp >= 0, [r12+disp32] disp < 0,
+ * [r12+reg32+disp] with disp < -256 MiB, [r15+r8..r11], [seg_window in r9 + r8], rsi/rdi/rbx rebased for string instructions.
  *
  * Pure, thread-safe, no allocation beyond struct xlat_verso's own buffers.
  */
@@ -25,7 +25,7 @@
 #include "scanner/scan.h"
 #include "translator/cpu.h"
 
-#define XLAT_VERSION 1u /* change it with anything that changes the bytes produced or their meaning */
+#define XLAT_VERSION 2u /* change it with anything that changes the bytes produced or their meaning */
 
 /* What the meaning of a page depends on beside its bytes: part of the cache key. */
 enum {
