@@ -52,6 +52,9 @@ static enum cache_code check_folder(const char *folder, struct cache_error *err)
     if (stat(folder, &st) != 0)
         return cache_fail(err, CACHE_ERR_OPEN, "folder %.200s of the cache file cannot be examined: %s",
                           folder, strerror(errno));
+    if (!S_ISDIR(st.st_mode))
+        return cache_fail(err, CACHE_ERR_OPEN, "%.200s is not a folder, so no cache file can be in it",
+                          folder);
     /* The folder's owner can put another file in place of ours at any time, sticky or not. */
     if (st.st_uid != geteuid() && st.st_uid != 0)
         return cache_fail(err, CACHE_ERR_TRUST,

@@ -398,11 +398,12 @@ static uint64_t file_size(const char *path, const char *suffix)
     return stat(name, &st) == 0 ? (uint64_t)st.st_size : 0;
 }
 
+/* total(), not sum(): a damaged row must not make it overflow into an error. */
 static int count_stored(struct cache_conn *n, struct cache_stats *out)
 {
     static const char sql[] =
-        "SELECT count(*), coalesce(sum(length(blob)), 0), coalesce(sum(raw_size), 0), "
-        "(SELECT count(*) FROM image), (SELECT coalesce(sum(hits), 0) FROM record_use) FROM record";
+        "SELECT count(*), cast(total(length(blob)) AS INTEGER), cast(total(raw_size) AS INTEGER), "
+        "(SELECT count(*) FROM image), (SELECT cast(total(hits) AS INTEGER) FROM record_use) FROM record";
     sqlite3_stmt *s = NULL;
     int rc = sqlite3_prepare_v2(n->db, sql, -1, &s, NULL);
     rc = rc ? rc : sqlite3_step(s);
