@@ -42,8 +42,9 @@ void image_boot_free(struct image_boot *b)
 /* Copies, cutting what does not fit: a label that long is no label. */
 static void put(char *to, size_t room, const char *from)
 {
-    size_t len = strnlen(from, room - 1);
+    size_t len = strlen(from);
 
+    len = len < room ? len : room - 1;
     memmove(to, from, len);
     to[len] = '\0';
 }
