@@ -90,7 +90,11 @@ static void absolute(const char *dir, const char *name, char *out, size_t room)
     if (name[0] == '/') {
         put(out, room, name);
     } else {
-        snprintf(out, room, "%s/%s", strcmp(dir, "/") == 0 ? "" : dir, name);
+        put(out, room, strcmp(dir, "/") == 0 ? "" : dir);
+        size_t have = strlen(out);
+        put(out + have, room - have, "/");
+        have = strlen(out);
+        put(out + have, room - have, name);
     }
 }
 
