@@ -136,6 +136,8 @@ static enum verdict derive(struct checker *k, const struct cache_key *key, const
         return VERDICT_ATTRIBUTES;
     if (xlat_translate(k->scan, key->mode, xopt, &k->made) != XLAT_OK || !serialized(k, &len))
         return VERDICT_FAILED;
+    xlat_verso_free(&k->stored); /* of the record before */
+    xlat_verso_init(&k->stored);
     if (!xlat_deserialize(r->verso, r->verso_len, &k->stored))
         return VERDICT_MALFORMED;
     if (len != r->verso_len || memcmp(k->flat, r->verso, len))
