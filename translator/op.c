@@ -238,12 +238,6 @@ static struct emit_mem far_address(struct context *c, const struct address *a, u
     return (struct emit_mem){HOST_R9, HOST_R8, 0};
 }
 
-/* Below this a displacement from a register would leave the guard under the window; r12 reaches it from
- * above. */
-/* Position-independent code reaches its data at [GOT register - some KiB or MiB]; a kernel its tables at [index + C1xxxxxxh], which wraps.
- * The guard below the window (2 GiB) catches a guess that was wrong. */
-#define DISP_MIN (-(256 << 20))
-
 /* Emits what the operand needs beforehand (r8, r9, no flags) and returns its host form. */
 static struct emit_mem prepare_address(struct context *c, const struct address *a, const struct scan_insn *i)
 {
@@ -255,7 +249,7 @@ static struct emit_mem prepare_address(struct context *c, const struct address *
     }
     if (a->base == HOST_NONE)
         return (struct emit_mem){a->disp < 0 ? HOST_WINTOP : HOST_WINDOW, HOST_NONE, a->disp};
-    return (struct emit_mem){a->disp < DISP_MIN ? HOST_WINTOP : HOST_WINDOW, a->base, a->disp};
+    return (struct emit_mem){a->disp < XLAT_DISP_MIN ? HOST_WINTOP : HOST_WINDOW, a->base, a->disp};
 }
 
 static struct emit_mem prepare_mem(struct context *c, const struct scan_insn *i)
