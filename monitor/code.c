@@ -28,6 +28,10 @@
 #define PAGE_HASH 16384u
 #define THUNK_HASH 65536u
 #define LINK_MAX (1u << 20)
+#define CODE_AHEAD (2ull << 20)
+#define USER_LINKS_TRIED 256u
+#define NO_ENTRY UINT16_MAX
+#define INST_HASH 65536u
 #define THUNK_BYTES ((uint64_t)THUNK_MAX * THUNK_SIZE)
 /* Bits of vm.code_pages[]. */
 #define CODE_PAGE_VERSO 1u
@@ -37,12 +41,6 @@ struct thunk {
     uint32_t eip;
     struct inst *inst; /* NULL: leaves to the emulator (code_force_emulation) */
     uint32_t next_of_inst, next_in_hash; /* + 1 */
-};
-
-#define ENTRY_TABLES 128u
-struct entry_table {
-    const struct page_code *page;
-    int32_t host[SCAN_PAGE_SIZE];
 };
 
 struct link_rec {
@@ -81,18 +79,18 @@ bool code_init(struct machine *m, char *err, size_t err_size)
     m->thunk = reserve(THUNK_MAX * sizeof(*m->thunk));
     m->thunk_hash = reserve(THUNK_HASH * sizeof(*m->thunk_hash));
     m->page_hash = reserve(PAGE_HASH * sizeof(*m->page_hash));
+    m->inst_hash = reserve(INST_HASH * sizeof(*m->inst_hash));
     m->inst_pool = reserve(INST_MAX * sizeof(*m->inst_pool));
     m->link = reserve(LINK_MAX * sizeof(*m->link));
     m->link_by_page[0] = reserve((1u << 20) * sizeof(uint32_t));
     m->link_by_page[1] = reserve((1u << 20) * sizeof(uint32_t));
-    m->entry_table = reserve(ENTRY_TABLES * sizeof(*m->entry_table));
     m->inst_at = reserve((1u << 20) * sizeof(*m->inst_at));
     m->scan = malloc(sizeof(*m->scan));
-    if (!m->code_owner || !m->thunk || !m->thunk_hash || !m->page_hash || !m->inst_pool || !m->link || !m->link_by_page[0] ||
-        !m->link_by_page[1] || !m->entry_table ||
+    if (!m->code_owner || !m->thunk || !m->thunk_hash || !m->page_hash || !m->inst_pool || !m->inst_hash || !m->link || !m->link_by_page[0] ||
+        !m->link_by_page[1] ||
         !m->inst_at || !m->scan)
         goto fail;
-    m->code_used = THUNK_BYTES;
+    m->code_used = m->code_touched = THUNK_BYTES;
     m->options = xlat_host_options() | (m->cfg->lockstep ? XLAT_OPT_STEP : 0);
     m->fingerprint = xlat_fingerprint(m->options);
     return true;
@@ -101,25 +99,27 @@ fail:
     return false;
 }
 
-static struct entry_table *entry_table_of(struct machine *m, const struct page_code *pc)
+/* Host offset of the entry at off, or -1. The first call decodes the whole table: links and branches ask again and again. */
+static int32_t entry_of(struct page_code *pc, uint32_t off)
 {
-    return &m->entry_table[((uintptr_t)pc >> 6) % ENTRY_TABLES];
-}
-
-static int32_t entry_of(struct machine *m, const struct page_code *pc, uint32_t off)
-{
-    struct entry_table *t = entry_table_of(m, pc);
-    if (t->page != pc) {
-        xlat_entries(pc->verso.unwind, pc->verso.unwind_len, t->host);
-        t->page = pc;
+    const struct xlat_verso *v = &pc->verso;
+    if (!pc->host && v->code_len < NO_ENTRY) {
+        static int32_t all[SCAN_PAGE_SIZE];
+        pc->host = malloc(SCAN_PAGE_SIZE * sizeof(*pc->host));
+        if (pc->host) {
+            xlat_entries(v->unwind, v->unwind_len, all);
+            for (unsigned i = 0; i < SCAN_PAGE_SIZE; i++)
+                pc->host[i] = all[i] < 0 ? NO_ENTRY : (uint16_t)all[i];
+        }
     }
-    return t->host[off];
+    if (!pc->host)
+        return xlat_entry(v->unwind, v->unwind_len, off);
+    return pc->host[off] == NO_ENTRY ? -1 : pc->host[off];
 }
 
-static void page_code_free(struct machine *m, struct page_code *pc)
+static void page_code_free(struct page_code *pc)
 {
-    if (entry_table_of(m, pc)->page == pc)
-        entry_table_of(m, pc)->page = NULL;
+    free(pc->host);
     xlat_verso_free(&pc->verso);
     free(pc);
 }
@@ -129,7 +129,7 @@ void code_destroy(struct machine *m)
     for (unsigned i = 0; m->page_hash && i < PAGE_HASH; i++)
         for (struct page_code *pc = m->page_hash[i], *next; pc; pc = next) {
             next = pc->next;
-            page_code_free(m, pc);
+            page_code_free(pc);
         }
     uint64_t total = THUNK_BYTES + CODE_SIZE;
     munmap(m->code_rw, total);
@@ -138,11 +138,11 @@ void code_destroy(struct machine *m)
     munmap(m->thunk, THUNK_MAX * sizeof(*m->thunk));
     munmap(m->thunk_hash, THUNK_HASH * sizeof(*m->thunk_hash));
     munmap(m->page_hash, PAGE_HASH * sizeof(*m->page_hash));
+    munmap(m->inst_hash, INST_HASH * sizeof(*m->inst_hash));
     munmap(m->inst_pool, INST_MAX * sizeof(*m->inst_pool));
     munmap(m->link, LINK_MAX * sizeof(*m->link));
     munmap(m->link_by_page[0], (1u << 20) * sizeof(uint32_t));
     munmap(m->link_by_page[1], (1u << 20) * sizeof(uint32_t));
-    munmap(m->entry_table, ENTRY_TABLES * sizeof(*m->entry_table));
     munmap(m->inst_at, (1u << 20) * sizeof(*m->inst_at));
     close(m->code_fd);
     free(m->scan);
@@ -190,6 +190,32 @@ static void write_emulate_stub(struct machine *m, uint64_t off, uint32_t eip)
     put32(m, off + 9, STUB_OFF(EMULATE));
 }
 
+static struct inst **inst_bucket(struct machine *m, const struct page_code *pc, uint32_t lin)
+{
+    uint64_t h = ((uint64_t)(uintptr_t)pc >> 4) * 0x9E3779B97F4A7C15ull + (uint64_t)lin * 0x9E3779B1u;
+    return &m->inst_hash[(h >> 24) % INST_HASH];
+}
+
+static struct inst *inst_find(struct machine *m, const struct page_code *pc, uint32_t lin)
+{
+    for (struct inst *in = *inst_bucket(m, pc, lin); in; in = in->next_in_hash)
+        if (in->page == pc && in->lin == lin)
+            return in;
+    return NULL;
+}
+
+/* Code memory ahead of use, in both mappings: one call for 2 MiB instead of four dear faults for each page. */
+static void prefault(struct machine *m, uint64_t end)
+{
+    uint64_t total = THUNK_BYTES + CODE_SIZE;
+    while (m->code_touched < end) {
+        uint64_t n = total - m->code_touched < CODE_AHEAD ? total - m->code_touched : CODE_AHEAD;
+        madvise(m->code_rw + m->code_touched, n, MADV_POPULATE_WRITE);
+        madvise(m->code_rx + m->code_touched, n, MADV_POPULATE_READ);
+        m->code_touched += n;
+    }
+}
+
 /* -- Links ----------------------------------------------------------------------------------------------------------------- */
 
 static bool linkable(const struct link_rec *l, const struct inst *to)
@@ -201,7 +227,7 @@ static bool linkable(const struct link_rec *l, const struct inst *to)
 static void link_to(struct machine *m, uint32_t n, struct inst *to)
 {
     struct link_rec *l = &m->link[n];
-    int32_t host = entry_of(m, to->page, l->target & PAGE_MASK_);
+    int32_t host = entry_of(to->page, l->target & PAGE_MASK_);
     if (host < 0)
         return;
     put32(m, l->field, to->code_off + (uint32_t)host - (l->field + 4));
@@ -252,12 +278,13 @@ static void links_of_new(struct machine *m, struct inst *in)
     }
 }
 
-/* Calls back for each record of living code that branches to linear page lin; forgets those of dead code. */
-static void each_link_to(struct machine *m, bool user, uint32_t lin, struct inst *to,
+/* Calls back for records of living code that branches to linear page lin, newest first; forgets those of dead code. Processes come and
+ * go at random addresses, so that user lists grow long with code that never runs again: at most `limit` are looked at. */
+static void each_link_to(struct machine *m, bool user, uint32_t lin, unsigned limit, struct inst *to,
                          void (*fn)(struct machine *, uint32_t n, struct inst *to))
 {
     uint32_t *prev = &m->link_by_page[user][lin >> 12];
-    for (uint32_t n = *prev; n; n = *prev) {
+    for (uint32_t n = *prev; n && limit; n = *prev, limit--) {
         struct link_rec *l = &m->link[n - 1];
         if (l->from->dead) {
             *prev = l->next_by_page;
@@ -284,7 +311,7 @@ static void publish_linear(struct machine *m, struct inst *in)
         if (was)
             unlink_all_into(m, was);
         m->inst_at[in->lin >> 12] = in;
-        each_link_to(m, false, in->lin, in, link_supervisor);
+        each_link_to(m, false, in->lin, UINT32_MAX, in, link_supervisor);
     } else if (in->reached[0] == m->current->exec_epoch) {
         return;
     }
@@ -331,10 +358,7 @@ static struct inst *user_inst(struct machine *m, uint32_t lin, uint32_t mode)
 {
     uint32_t pfn = window_exec_pfn(m->current, lin);
     struct page_code *pc = pfn == UINT32_MAX ? NULL : page_find(m, pfn, mode);
-    for (struct inst *in = pc ? pc->insts : NULL; in; in = in->next)
-        if (in->lin == (lin & ~PAGE_MASK_))
-            return in;
-    return NULL;
+    return pc ? inst_find(m, pc, lin & ~PAGE_MASK_) : NULL;
 }
 
 /* Is `to` what the current window has at its address? Notes the mapping if so. */
@@ -382,7 +406,7 @@ static void reach_user(struct machine *m, struct inst *in)
         return;
     }
     if (!in->page->unit)
-        each_link_to(m, true, in->lin, in, link_user);
+        each_link_to(m, true, in->lin, USER_LINKS_TRIED, in, link_user);
     for (uint32_t n = in->link_first; n < in->link_first + in->link_count; n++) {
         struct inst *to = m->link[n].to ? NULL : user_inst(m, m->link[n].target, in->page->mode);
         if (to && to->reached[id] == epoch)
@@ -399,6 +423,7 @@ void code_flush_all(struct machine *m)
         for (struct page_code *pc = m->page_hash[i]; pc; pc = pc->next)
             pc->insts = NULL;
     memset(m->code_owner, 0, (m->code_used / CODE_GRANULE + 1) * sizeof(*m->code_owner));
+    memset(m->inst_hash, 0, INST_HASH * sizeof(*m->inst_hash));
     memset(m->thunk_hash, 0, THUNK_HASH * sizeof(*m->thunk_hash));
     for (uint32_t i = 0; i < m->link_used; i++) {
         m->link_by_page[0][m->link[i].target >> 12] = 0;
@@ -427,6 +452,7 @@ static struct inst *inst_make(struct machine *m, struct page_code *pc, uint32_t 
     if (m->code_used + room > THUNK_BYTES + CODE_SIZE || m->inst_used == INST_MAX || m->thunk_used + 64 > THUNK_MAX ||
         m->link_used + v->link_count > LINK_MAX)
         code_flush_all(m);
+    prefault(m, m->code_used + room);
     struct inst *in = &m->inst_pool[m->inst_used++];
     *in = (struct inst){.page = pc, .lin = lin, .code_off = (uint32_t)m->code_used, .code_len = v->code_len};
     memcpy(m->code_rw + in->code_off, v->code, v->code_len);
@@ -441,6 +467,9 @@ static struct inst *inst_make(struct machine *m, struct page_code *pc, uint32_t 
     m->code_used += room;
     in->next = pc->insts;
     pc->insts = in;
+    struct inst **bucket = inst_bucket(m, pc, lin);
+    in->next_in_hash = *bucket;
+    *bucket = in;
     COUNT_ADD(m, CODE_BYTES, v->code_len);
     links_of_new(m, in);
     return in;
@@ -448,9 +477,9 @@ static struct inst *inst_make(struct machine *m, struct page_code *pc, uint32_t 
 
 static struct inst *inst_get(struct machine *m, struct page_code *pc, uint32_t lin)
 {
-    for (struct inst *in = pc->insts; in; in = in->next)
-        if (in->lin == lin)
-            return in;
+    struct inst *found = inst_find(m, pc, lin);
+    if (found)
+        return found;
     if (pc->insts)
         COUNT(m, PAGE_REUSED);
     return inst_make(m, pc, lin);
@@ -458,6 +487,10 @@ static struct inst *inst_get(struct machine *m, struct page_code *pc, uint32_t l
 
 static void inst_kill(struct machine *m, struct inst *in)
 {
+    struct inst **at = inst_bucket(m, in->page, in->lin);
+    while (*at != in)
+        at = &(*at)->next_in_hash;
+    *at = in->next_in_hash;
     in->dead = true;
     for (uint32_t n = in->thunks; n; n = m->thunk[n - 1].next_of_inst)
         kill_thunk(m, n - 1);
@@ -522,9 +555,9 @@ static void note_attr(struct page_code *pc, const uint8_t *attr)
     }
 }
 
-static bool has_entry(const struct page_code *pc, uint32_t off)
+static bool has_entry(struct page_code *pc, uint32_t off)
 {
-    return bit(pc->straddle, off) || xlat_entry(pc->verso.unwind, pc->verso.unwind_len, off) >= 0;
+    return bit(pc->straddle, off) || entry_of(pc, off) >= 0;
 }
 
 static struct cache_key key_of(const struct machine *m, const struct page_code *pc)
@@ -674,7 +707,7 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
     if (!stored) {
         uint64_t t = clock_ns();
         if (!translate_page(m, pc, recto, off)) {
-            page_code_free(m, pc);
+            page_code_free(pc);
             return NULL;
         }
         COUNT_ADD(m, TRANSLATE_NS, clock_ns() - t);
@@ -696,7 +729,7 @@ static void page_remove(struct machine *m, struct page_code *pc)
         inst_kill(m, in);
     }
     machine_reset_shadow(m);
-    page_code_free(m, pc);
+    page_code_free(pc);
 }
 
 /* -- Page-straddling instructions --------------------------------------------------------------------------------------------- */
@@ -721,7 +754,7 @@ static struct page_code *unit_get(struct machine *m, uint32_t pfn, uint32_t pfn2
     pc->mode = mode;
     if (scan_unit(bytes, SCAN_INSN_MAX_LEN, off, 32, m->scan) != SCAN_OK ||
         xlat_translate(m->scan, mode, m->options, &pc->verso) != XLAT_OK) {
-        page_code_free(m, pc);
+        page_code_free(pc);
         return NULL;
     }
     COUNT(m, UNITS);
@@ -817,7 +850,7 @@ enum code_result code_resolve(struct machine *m, uint32_t eip, struct mmu_fault 
         window_note_exec(m, gva(lin + PAGE_SIZE_), (uint32_t)(p2.page.v >> 12));
     }
     struct inst *in = inst_get(m, pc, lin);
-    int32_t host = xlat_entry(pc->verso.unwind, pc->verso.unwind_len, off);
+    int32_t host = entry_of(pc, off);
     if (host < 0)
         return CODE_EMULATE;
     if (m->thunk_used == THUNK_MAX) {
@@ -840,9 +873,9 @@ void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip)
 {
     struct page_code *pc = in->page;
     uint32_t off = eip & PAGE_MASK_;
-    if (eip - in->lin >= PAGE_SIZE_ || bit(pc->emulate, off))
+    if (eip - in->lin >= PAGE_SIZE_)
         return;
-    int32_t host = xlat_entry(pc->verso.unwind, pc->verso.unwind_len, off);
+    int32_t host = entry_of(pc, off);
     if (host < 0 || (uint32_t)host + 5 > in->code_len)
         return;
     set_bit(pc->emulate, off);

@@ -20,6 +20,8 @@ struct machine;
 #define WINDOW_MAX                  48u /* window 0 is the supervisor's; the rest are user address spaces, kept by CR3 */
 #define WINDOW_BELOW                (2ull << 30)
 #define WINDOW_SPAN                 (12ull << 30) /* 2 GiB below, 4 GiB window, 6 GiB above; see translator/xlat.h */
+#define WINDOW_VOLATILE             4096u
+#define WINDOW_VOLATILE_AT          16u /* drops after which a page is no longer mapped but emulated */
 #define REGION_PAGES                1024u
 #define REGION_COUNT                1024u
 #define WINDOW_IBTC_SIZE            4096u
@@ -101,6 +103,7 @@ struct page_code {
     uint8_t straddle[SCAN_PAGE_SIZE / 8];
     uint8_t entry[SCAN_PAGE_SIZE / 8];   /* entries it was made for */
     uint8_t emulate[SCAN_PAGE_SIZE / 8]; /* instructions made to leave to the emulator */
+    uint16_t *host; /* by guest offset: host offset of the entry; made when first wanted */
     struct inst *insts;
     struct page_code *next; /* same hash bucket */
 };
@@ -108,9 +111,10 @@ struct page_code {
 /* A verso placed in code memory for one linear page. */
 struct inst {
     struct page_code *page;
-    uint32_t lin;                    /* linear address of the page */
-    uint32_t code_off, code_len;     /* offset from code_rx */
-    struct inst *next;               /* of the same page_code, or of the free list */
+    uint32_t lin;                /* linear address of the page */
+    uint32_t code_off, code_len; /* offset from code_rx */
+    struct inst *next;           /* of the same page_code, or of the free list */
+    struct inst *next_in_hash;
     uint32_t thunks;                 /* list of thunk numbers + 1 */
     uint32_t in_links;               /* list of link records + 1 that jump into this one */
     uint32_t link_first, link_count; /* its own outgoing records */
@@ -160,26 +164,28 @@ struct machine {
     uint32_t region_pool_used, region_free;
     uint32_t *rmap; /* per guest page: first mapping id + 1 */
     uint64_t window_clock;
+    uint8_t
+        window_volatile[WINDOW_VOLATILE]; /* drops of supervisor pages, by hash, up to WINDOW_VOLATILE_AT */
     uint32_t paging_cr0, paging_cr4;
     uint64_t paging_efer;
 
     /* code */
     int code_fd;
     uint8_t *code_rw, *code_rx;
-    uint64_t code_used;
+    uint64_t code_used, code_touched;
     struct inst **code_owner; /* by granule: the instance, NULL between */
     uint32_t thunk_used;
     struct thunk *thunk;
     uint32_t *thunk_hash;
     struct page_code **page_hash;
     struct inst *inst_pool;
+    struct inst **inst_hash;
     struct inst *inst_free;
     uint32_t inst_used;
     struct link_rec *link;
     uint32_t link_used;
     uint32_t *link_by_page[2]; /* supervisor, user; by linear page of the target: list of link records + 1 */
-    struct entry_table *entry_table; /* decoded entries of pages linked to lately */
-    struct inst **inst_at; /* by linear page: the supervisor's instance reached through window 0 now */
+    struct inst **inst_at;     /* by linear page: the supervisor's instance reached through window 0 now */
     struct scan_page *scan;
     struct cache_buf cache_buf;
     uint32_t options;

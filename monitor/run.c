@@ -20,6 +20,7 @@
 #define SHADOW_BYTES (256u << 10)
 /* Emulated in one go when the state is not one that translated code is made for (segments, real mode, ...). */
 #define EMULATE_BURST 1024u
+#define SITE_PATIENCE 3u /* faults of one instruction before it is made to leave to the emulator */
 #define EMULATE_SAMPLE 64u /* one in so many emulated instructions is timed */
 
 static struct machine *running; /* for run_quit() only */
@@ -307,8 +308,8 @@ static void emulate_one(struct machine *m)
         m->pf_pending = false;
         if (translatable(m)) {
             prepare(m);
-            if (!m->ended)
-                (void)window_fault(m, m->pf_addr, m->pf_write);
+            if (!m->ended && window_fault(m, m->pf_addr, m->pf_write) == WINDOW_MAPPED)
+                COUNT(m, MAP_AHEAD);
         }
     }
     after_emulation(m, r);
@@ -335,7 +336,7 @@ static void emulate_faulting(struct machine *m)
             m->site[s].eip = eip;
             m->site[s].count = 0;
         }
-        if (++m->site[s].count == 3) {
+        if (++m->site[s].count >= SITE_PATIENCE) {
             struct inst *in = code_find(m, m->fault_rip);
             if (in && !in->dead)
                 code_force_emulation(m, in, eip);

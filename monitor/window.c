@@ -134,10 +134,17 @@ static void rmap_remove(struct machine *m, struct region *r, unsigned page)
 static void unmap_host(struct machine *m, struct window *w, uint32_t lin, uint64_t len)
 {
     COUNT(m, MMAPS);
+    COUNT(m, UNMAPS);
     if (mmap(w->base + lin, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
         /* Out of VMAs: taking the rights away without splitting is not possible; empty the whole window, which merges all of it. */
         (void)!mmap(w->base, 4ull << 30, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     }
+}
+
+/* Supervisor pages that lose their mapping again and again (temporary mappings, such as those a kernel patches its text through). */
+static uint8_t *volatility(struct machine *m, uint32_t lin)
+{
+    return &m->window_volatile[(lin >> 12 ^ lin >> 22) % WINDOW_VOLATILE];
 }
 
 static void forget_page(struct machine *m, struct window *w, struct region *r, unsigned page)
@@ -149,8 +156,12 @@ static void forget_page(struct machine *m, struct window *w, struct region *r, u
         if (!w->user)
             code_unlink_linear(m, (r->index * REGION_PAGES + page) * PAGE_SIZE_);
     }
-    if (r->state[page] & (PAGE_READ | PAGE_WRITE))
+    if (r->state[page] & (PAGE_READ | PAGE_WRITE)) {
         rmap_remove(m, r, page);
+        uint8_t *v = volatility(m, (r->index * REGION_PAGES + page) * PAGE_SIZE_);
+        if (!w->user && *v < WINDOW_VOLATILE_AT)
+            ++*v;
+    }
     r->state[page] = 0;
     r->used--;
 }
@@ -288,15 +299,25 @@ static void compare_half(struct machine *m, struct window *w, struct region *r, 
     const uint8_t *now = m->vm.ram + table;
     if (r->copy[half] && r->table_gpa[half] == table && !memcmp(r->copy[half], now, PAGE_SIZE_))
         return;
+    unsigned run = pages, last = 0; /* pages [run, last) are to be dropped; unmapped ones between do not split it */
     for (unsigned i = 0; i < pages; i++) {
         if (!r->state[first + i])
             continue;
         uint64_t e = pae ? ((const uint64_t *)(const void *)now)[i] : ((const uint32_t *)(const void *)now)[i];
-        if (!entry_same(r->entry[first + i], e))
-            drop_page(m, w, r, first + i);
-        else
-            r->entry[first + i] = e;
+        if (!entry_same(r->entry[first + i], e)) {
+            COUNT(m, DROP_COMPARE);
+            if (run == pages)
+                run = i;
+            last = i + 1;
+            continue;
+        }
+        r->entry[first + i] = e;
+        if (run != pages)
+            drop_range(m, w, r, first + run, first + last);
+        run = pages;
     }
+    if (run != pages)
+        drop_range(m, w, r, first + run, first + last);
     if (!r->copy[half])
         r->copy[half] = malloc(PAGE_SIZE_);
     if (r->copy[half]) {
@@ -417,8 +438,10 @@ void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page)
             uint64_t e = 0;
             if (mmu_probe(&m->vm, page, &p))
                 e = read_entry(m, p.pte.v ? p.pte.v : p.pde.v, pae_on(m));
-            if (!entry_same(r->entry[n % REGION_PAGES], e))
+            if (!entry_same(r->entry[n % REGION_PAGES], e)) {
+                COUNT(m, DROP_INVLPG);
                 drop_page(m, w, r, n % REGION_PAGES);
+            }
         }
         return;
     }
@@ -505,6 +528,10 @@ enum window_result window_fault(struct machine *m, gva_t a, bool write)
     uint64_t pfn = p.page.v >> 12;
     if (!machine_is_ram(m, pfn) || (!w->user && p.user && paging_on(m)))
         return WINDOW_EMULATE;
+    if (!w->user && *volatility(m, a.v) == WINDOW_VOLATILE_AT) {
+        m->fault_site = false; /* the page, not the instruction, is the odd one */
+        return WINDOW_EMULATE;
+    }
     if (write)
         p.dirty = true;
     bool can_write = may_write(m, w, &p);
@@ -555,6 +582,8 @@ enum window_result window_fault(struct machine *m, gva_t a, bool write)
         note_page(m, w, r, page % REGION_PAGES, (uint32_t)(pfn - before + i), e, state);
     }
     COUNT(m, FAULT_MAP);
+    if (!w->user)
+        COUNT(m, MAP_SUPERVISOR);
     return WINDOW_MAPPED;
 }
 
