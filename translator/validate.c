@@ -142,6 +142,8 @@ static bool mnemonic_forbidden(ZydisMnemonic m)
     case ZYDIS_MNEMONIC_UD2:
     case ZYDIS_MNEMONIC_CPUID:
     case ZYDIS_MNEMONIC_RSM:
+    case ZYDIS_MNEMONIC_CLI:
+    case ZYDIS_MNEMONIC_STI:
         return true;
     default:
         return false;
