@@ -23,8 +23,7 @@ _Noreturn void emu_raise(struct emu *e, unsigned vector, bool has_error, uint32_
     longjmp(e->jb, 1);
 }
 
-/* -- Derived state
- * ------------------------------------------------------------------------------------------------------ */
+/* -- Derived state ----------------------------------------------------------------------------------- */
 
 static bool fast_segment(const struct emu *e, const struct cpu_seg *s, bool write)
 {
@@ -69,7 +68,7 @@ static void init(struct emu *e, struct vm *vm)
     e->db_bits = 0;
     e->result = EMU_OK;
     e->ext = 0;
-    e->snap_on = false;
+    e->snap_on = e->fpu_hidden = false;
     e->count = 0;
     e->esp0 = vm->cpu->gpr[CPU_ESP];
     emu_refresh(e);
@@ -122,8 +121,7 @@ static void restore(struct emu *e)
     emu_refresh(e);
 }
 
-/* -- Fetch and decode
- * ------------------------------------------------------------------------------------------------------ */
+/* -- Fetch and decode -------------------------------------------------------------------------------- */
 
 static void address_form(struct dinsn *d)
 {
@@ -243,9 +241,7 @@ static inline const struct dinsn *fetch(struct emu *e)
     return decode_miss(e, d, p, key);
 }
 
-/* -- Delivery
- * --------------------------------------------------------------------------------------------------------------
- */
+/* -- Delivery ---------------------------------------------------------------------------------------- */
 
 enum fault_class { BENIGN, CONTRIBUTORY, PAGE };
 
@@ -371,9 +367,7 @@ bool emu_load_segment(struct vm *vm, unsigned seg, uint16_t sel, unsigned *vecto
     return true;
 }
 
-/* -- The loop
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* -- The loop ---------------------------------------------------------------------------------------- */
 
 /* Instruction breakpoints (SDM vol. 3, 17.3.1.1): before the instruction, unless RF. */
 static void check_breakpoints(struct emu *e)
@@ -426,6 +420,8 @@ static enum emu_result loop(struct emu *e, unsigned n, volatile int *stop)
 {
     struct cpu *c = e->c;
     if (_setjmp(e->jb)) {
+        if (e->fpu_hidden)
+            emu_fpu_unhide(e);
         if (e->snap_on)
             restore(e);
         else
@@ -474,8 +470,7 @@ enum emu_result emu_step(struct vm *vm)
     return emu_run(vm, 1, NULL, &done);
 }
 
-/* -- Reset (SDM vol. 3, table 9-1)
- * ----------------------------------------------------------------------------------------------- */
+/* -- Reset (SDM vol. 3, table 9-1) ------------------------------------------------------------------- */
 
 void emu_reset(struct vm *vm)
 {

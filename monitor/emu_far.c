@@ -7,8 +7,7 @@
  */
 #include "monitor/emu_internal.h"
 
-/* -- Stack frames
- * ------------------------------------------------------------------------------------------------------- */
+/* -- Stack frames ------------------------------------------------------------------------------------ */
 
 /* A frame to be pushed on a stack that is perhaps not yet SS:ESP. */
 struct frame {
@@ -59,9 +58,7 @@ static struct frame frame_here(struct emu *e, unsigned size)
     return (struct frame){.ss = &e->c->seg[SCAN_SS], .sp = e->c->gpr[CPU_ESP], .user = e->user, .size = size};
 }
 
-/* -- Code segments
- * ---------------------------------------------------------------------------------------------------------
- */
+/* -- Code segments ----------------------------------------------------------------------------------- */
 
 static bool is_code(unsigned attr)
 {
@@ -117,8 +114,7 @@ static void check_direct(struct emu *e, uint16_t sel, const struct emu_desc *d)
         emu_sel_fault(e, CPU_EXC_NP, sel);
 }
 
-/* -- Stacks from the TSS (SDM vol. 3, 7.2.1)
- * ------------------------------------------------------------------------------- */
+/* -- Stacks from the TSS (SDM vol. 3, 7.2.1) --------------------------------------------------------- */
 
 struct inner_stack {
     uint16_t sel;
@@ -157,8 +153,7 @@ static void enter_inner(struct emu *e, struct inner_stack *s, uint32_t sp, unsig
     e->c->gpr[CPU_ESP] = mask == 0xFFFF ? (e->c->gpr[CPU_ESP] & ~mask) | (sp & mask) : sp;
 }
 
-/* -- Gates (SDM vol. 3, 5.8.3)
- * -------------------------------------------------------------------------------------------------- */
+/* -- Gates (SDM vol. 3, 5.8.3) ----------------------------------------------------------------------- */
 
 enum {
     SYS_TSS16 = 1,
@@ -339,8 +334,7 @@ void emu_far_call(struct emu *e, uint16_t sel, uint32_t off, unsigned opsize)
     c->gpr[CPU_ESP] = sp;
 }
 
-/* -- Returns to an outer level
- * ------------------------------------------------------------------------------------------------------ */
+/* -- Returns to an outer level ----------------------------------------------------------------------- */
 
 /* After a return outwards, segments the outer level may not use are emptied (SDM vol. 3, 5.8.6). */
 static void drop_segments(struct emu *e)
@@ -422,9 +416,7 @@ void emu_far_return(struct emu *e, unsigned opsize, unsigned extra)
     sp_set(e, c->gpr[CPU_ESP] + extra);
 }
 
-/* -- EFLAGS
- * ----------------------------------------------------------------------------------------------------------------------------
- */
+/* -- EFLAGS ------------------------------------------------------------------------------------------ */
 
 void emu_put_flags(struct emu *e, uint32_t v, uint32_t mask)
 {
@@ -454,9 +446,7 @@ static uint32_t flags_mask(const struct emu *e, unsigned opsize)
     return opsize == 2 ? mask & 0xFFFF : mask;
 }
 
-/* -- IRET
- * --------------------------------------------------------------------------------------------------------------------------------
- */
+/* -- IRET -------------------------------------------------------------------------------------------- */
 
 static void iret_to_v86(struct emu *e, uint32_t eip, uint16_t cs, uint32_t flags)
 {
@@ -542,8 +532,7 @@ void emu_iret(struct emu *e, unsigned opsize)
     emu_put_flags(e, flags, mask);
 }
 
-/* -- Interrupts and exceptions (SDM vol. 3, 6.12; vol. 2, INT n)
- * -------------------------------------------------------------------------- */
+/* -- Interrupts and exceptions (SDM vol. 3, 6.12; vol. 2, INT n) ------------------------------------- */
 
 static uint32_t flags_image(const struct emu *e, enum emu_int_kind kind)
 {
@@ -701,9 +690,7 @@ void emu_int(struct emu *e, unsigned vector, enum emu_int_kind kind, bool has_er
     finish_int(e, &g);
 }
 
-/* -- Hardware tasks (SDM vol. 3, 7.3)
- * -----------------------------------------------------------------------------------------------------------
- */
+/* -- Hardware tasks (SDM vol. 3, 7.3) ---------------------------------------------------------------- */
 
 struct tss {
     uint32_t cr3, eip, eflags, gpr[8];

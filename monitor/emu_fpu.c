@@ -19,9 +19,7 @@
 
 #include "monitor/emu_internal.h"
 
-/* -- Thunks
- * -----------------------------------------------------------------------------------------------------------------
- */
+/* -- Thunks ------------------------------------------------------------------------------------------ */
 
 #define SLOT_SIZE  96u
 #define SLOT_COUNT 2048u
@@ -99,8 +97,7 @@ static thunk_fn *thunk_for(const uint8_t *insn, unsigned len)
     return (thunk_fn *)(void *)(t->rx + slot * SLOT_SIZE);
 }
 
-/* -- The image (SDM vol. 1, table 10-2, 64-bit form)
- * ---------------------------------------------------------------------------- */
+/* -- The image (SDM vol. 1, table 10-2, 64-bit form) ------------------------------------------------- */
 
 enum {
     FX_FCW = 0,
@@ -164,8 +161,7 @@ static void update_es(struct cpu *c)
     fx_put(c, FX_FSW, 2, fsw);
 }
 
-/* -- What is due before an instruction
- * ---------------------------------------------------------------------------------------------- */
+/* -- What is due before an instruction --------------------------------------------------------------- */
 
 static void need_x87(struct emu *e, bool waits)
 {
@@ -189,9 +185,7 @@ static void need_simd(struct emu *e, bool xmm, bool mmx)
         emu_raise(e, CPU_EXC_MF, false, 0);
 }
 
-/* -- Execution
- * --------------------------------------------------------------------------------------------------------------------------
- */
+/* -- Execution --------------------------------------------------------------------------------------- */
 
 struct operand {
     uint8_t size; /* of the memory operand, 0 if none */
@@ -293,9 +287,32 @@ static void run(struct emu *e, const struct dinsn *d, const struct operand *o)
     commit(e, d, o, &k);
 }
 
-/* -- x87
- * ------------------------------------------------------------------------------------------------------------------------------------
- */
+/* With CR0.NE clear a pending x87 error does not stop the guest, but it would stop the host: it is hidden
+ * while the thunk runs. */
+static void run_past_pending(struct emu *e, const struct dinsn *d, const struct operand *o)
+{
+    struct cpu *c = e->c;
+    uint16_t fcw = fx16(c, FX_FCW), fsw = fx16(c, FX_FSW);
+    if (!(fsw & FSW_ES)) {
+        run(e, d, o);
+        return;
+    }
+    e->fpu_hidden = true;
+    e->fpu_fcw = fcw;
+    fx_put(c, FX_FCW, 2, fcw | 0x3F);
+    fx_put(c, FX_FSW, 2, fsw & ~(FSW_ES | FSW_B));
+    run(e, d, o);
+    emu_fpu_unhide(e);
+}
+
+void emu_fpu_unhide(struct emu *e)
+{
+    e->fpu_hidden = false;
+    fx_put(e->c, FX_FCW, 2, e->fpu_fcw);
+    update_es(e->c);
+}
+
+/* -- x87 --------------------------------------------------------------------------------------------- */
 
 /* Sizes of memory operands by opcode and reg; bit 7: stored. 0: done by hand. */
 #define ST_(n) (0x80 | (n))
@@ -339,19 +356,12 @@ static void op_x87(struct emu *e, const struct dinsn *d)
         emu_st(e, d->seg, emu_ea(e, d), 2, d->i.opcode == 0xD9 ? fcw : fsw);
         return;
     }
-    bool ignored = (fsw & FSW_ES) && waits(d); /* CR0.NE = 0 */
-    if (ignored) {
-        fx_put(c, FX_FCW, 2, fcw | 0x3F);
-        fx_put(c, FX_FSW, 2, fsw & ~(FSW_ES | FSW_B));
-    }
     if (!d->mem && d->i.opcode == 0xDF && d->i.modrm == 0xE0)
-        o.gpr_out = true, reg_set(c, CPU_EAX, 2, fsw);
+        reg_set(c, CPU_EAX, 2, fsw);
+    else if (waits(d))
+        run_past_pending(e, d, &o);
     else
         run(e, d, &o);
-    if (ignored) {
-        fx_put(c, FX_FCW, 2, fcw);
-        update_es(c);
-    }
     if (!is_control(d)) {
         struct pointers p = {(uint16_t)((d->i.opcode & 7) << 8 | d->i.modrm), c->seg[SCAN_CS].sel, 0, c->eip,
                              0};
@@ -374,8 +384,7 @@ static void op_fwait(struct emu *e, const struct dinsn *d)
         emu_raise(e, CPU_EXC_MF, false, 0);
 }
 
-/* -- Environments (SDM vol. 1, figures 8-9 to 8-12)
- * -------------------------------------------------------------------------------------- */
+/* -- Environments (SDM vol. 1, figures 8-9 to 8-12) -------------------------------------------------- */
 
 static unsigned full_tag(const struct cpu *c)
 {
@@ -487,9 +496,7 @@ static void op_x87_env(struct emu *e, const struct dinsn *d)
     update_es(c);
 }
 
-/* -- FXSAVE, FXRSTOR, MXCSR
- * ------------------------------------------------------------------------------------------------------------------
- */
+/* -- FXSAVE, FXRSTOR, MXCSR -------------------------------------------------------------------------- */
 
 static void op_fxsave(struct emu *e, const struct dinsn *d)
 {
@@ -545,9 +552,7 @@ static void op_mxcsr(struct emu *e, const struct dinsn *d)
     fx_put(c, FX_MXCSR, 4, v);
 }
 
-/* -- MMX and SSE
- * -------------------------------------------------------------------------------------------------------------------------------
- */
+/* -- MMX and SSE ------------------------------------------------------------------------------------- */
 
 enum { P_NO, P_66, P_F3, P_F2 };
 
@@ -665,7 +670,7 @@ static void op_simd(struct emu *e, const struct dinsn *d)
     struct operand o = simd_operand(&d->i);
     simd_files(&d->i, &xmm, &mmx);
     need_simd(e, xmm, mmx);
-    run(e, d, &o);
+    run_past_pending(e, d, &o);
 }
 
 /* MASKMOVQ, MASKMOVDQU: bytes of the first operand whose mask bit 7 is set go to DS:EDI. */

@@ -21,8 +21,7 @@ ALWAYS void flags_out(struct cpu *c, uint32_t ax)
 #define GET "addb $0x7f,%%al\n\tsahf\n\t"
 #define PUT "\n\tlahf\n\tseto %%al"
 
-/* -- The host's instructions, by size
- * -------------------------------------------------------------------------------------- */
+/* -- The host's instructions, by size ---------------------------------------------------------------- */
 
 #define ALU_FN(name, text, T, suffix)                                                                        \
     ALWAYS uint32_t name##_##suffix(struct cpu *c, uint32_t a0, uint32_t b0)                                 \
@@ -140,8 +139,7 @@ ALWAYS uint32_t alu(struct cpu *c, unsigned op, unsigned size, uint32_t a, uint3
     }
 }
 
-/* -- ADD OR ADC SBB AND SUB XOR CMP
- * ----------------------------------------------------------------------------------------- */
+/* -- ADD OR ADC SBB AND SUB XOR CMP ------------------------------------------------------------------ */
 
 ALWAYS void alu_to_rm(struct emu *e, const struct dinsn *d, unsigned op, unsigned size, uint32_t b)
 {
@@ -213,8 +211,7 @@ static emu_fn *const alu_eg[8][3] = ALU_TABLE(eg), *const alu_ge[8][3] = ALU_TAB
         name(e, d, 4);                                                                                       \
     }
 
-/* -- INC DEC NOT NEG TEST
- * ---------------------------------------------------------------------------------------------------- */
+/* -- INC DEC NOT NEG TEST ---------------------------------------------------------------------------- */
 
 #define UNARY(name, expression)                                                                              \
     ALWAYS void op_##name(struct emu *e, const struct dinsn *d, unsigned size)                               \
@@ -260,8 +257,7 @@ ALWAYS void op_test_ai(struct emu *e, const struct dinsn *d, unsigned size)
 }
 SIZED(op_test_ai)
 
-/* -- Shifts and rotates
- * ------------------------------------------------------------------------------------------------------- */
+/* -- Shifts and rotates ------------------------------------------------------------------------------ */
 
 ALWAYS uint32_t shift(struct cpu *c, unsigned op, unsigned size, uint32_t a, uint32_t n)
 {
@@ -311,9 +307,7 @@ ALWAYS void op_shd(struct emu *e, const struct dinsn *d, unsigned size)
 }
 WIDE(op_shd)
 
-/* -- MUL IMUL DIV IDIV
- * ----------------------------------------------------------------------------------------------------------
- */
+/* -- MUL IMUL DIV IDIV ------------------------------------------------------------------------------- */
 
 #define MUL_FN(name, text, T, suffix, move)                                                                  \
     static void name##_##suffix(struct cpu *c, uint32_t a0, uint32_t b0, uint32_t *lo, uint32_t *hi)         \
@@ -430,9 +424,7 @@ ALWAYS void op_idiv(struct emu *e, const struct dinsn *d, unsigned size)
 }
 SIZED(op_idiv)
 
-/* -- Moves
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* -- Moves ------------------------------------------------------------------------------------------- */
 
 ALWAYS void op_mov_eg(struct emu *e, const struct dinsn *d, unsigned size)
 {
@@ -558,9 +550,7 @@ static void op_xlat(struct emu *e, const struct dinsn *d)
     reg_set(c, CPU_EAX, 1, emu_ld(e, seg, (c->gpr[CPU_EBX] + (c->gpr[CPU_EAX] & 0xFF)) & d->amask, 1));
 }
 
-/* -- Flags
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* -- Flags ------------------------------------------------------------------------------------------- */
 
 static void op_nop(struct emu *e, const struct dinsn *d)
 {
@@ -645,9 +635,7 @@ static void op_cmovcc(struct emu *e, const struct dinsn *d)
         reg_set(e->c, d->reg, d->i.opsize, v);
 }
 
-/* -- Near branches
- * --------------------------------------------------------------------------------------------------------------
- */
+/* -- Near branches ----------------------------------------------------------------------------------- */
 
 ALWAYS void branch_rel(struct emu *e, const struct dinsn *d)
 {
@@ -661,7 +649,8 @@ ALWAYS void branch_rel(struct emu *e, const struct dinsn *d)
             branch_rel(e, d);                                                                                \
     }
 JCC(0)
-JCC(1) JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7) JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13) JCC(14)
+JCC(1)
+JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7) JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13) JCC(14)
     JCC(15) static emu_fn *const op_jcc[16] = {
         op_jcc_0, op_jcc_1, op_jcc_2,  op_jcc_3,  op_jcc_4,  op_jcc_5,  op_jcc_6,  op_jcc_7,
         op_jcc_8, op_jcc_9, op_jcc_10, op_jcc_11, op_jcc_12, op_jcc_13, op_jcc_14, op_jcc_15};
@@ -710,9 +699,7 @@ static void op_ret(struct emu *e, const struct dinsn *d)
     sp_set(e, e->c->gpr[CPU_ESP] + size + (d->i.opcode == 0xC2 ? d->i.imm : 0));
 }
 
-/* -- Stack
- * --------------------------------------------------------------------------------------------------------------------------
- */
+/* -- Stack ------------------------------------------------------------------------------------------- */
 
 ALWAYS void op_push_reg(struct emu *e, const struct dinsn *d, unsigned size)
 {
@@ -792,9 +779,7 @@ static void op_leave(struct emu *e, const struct dinsn *d)
     reg_set(c, CPU_EBP, size, v);
 }
 
-/* -- Bits
- * ----------------------------------------------------------------------------------------------------------------------------
- */
+/* -- Bits -------------------------------------------------------------------------------------------- */
 
 ALWAYS uint32_t bit_op(struct cpu *c, unsigned op, unsigned size, uint32_t a, uint32_t n)
 {
@@ -844,8 +829,7 @@ static void op_bitscan(struct emu *e, const struct dinsn *d)
         reg_set(c, d->reg, size, a);
 }
 
-/* -- CMPXCHG XADD CMPXCHG8B
- * -------------------------------------------------------------------------------------------------------- */
+/* -- CMPXCHG XADD CMPXCHG8B -------------------------------------------------------------------------- */
 
 ALWAYS void op_cmpxchg(struct emu *e, const struct dinsn *d, unsigned size)
 {
@@ -898,7 +882,7 @@ static void op_cmpxchg8b(struct emu *e, const struct dinsn *d)
 }
 
 /* -- BCD (SDM vol. 2, AAA to DAS). OF, and what else is undefined, is given as Intel processors do: from the
- * last step. ------------------ */
+ * last step. ---- */
 
 static void set_szp(struct cpu *c, uint8_t v)
 {
@@ -973,9 +957,7 @@ void emu_op_ud(struct emu *e, const struct dinsn *d)
     emu_ud(e);
 }
 
-/* -- Which handler
- * ------------------------------------------------------------------------------------------------------------------
- */
+/* -- Which handler ----------------------------------------------------------------------------------- */
 
 #define PICK(name)     (i->opsize == 4 ? name##_4 : name##_2)
 #define PICK_ANY(name) (!(i->opcode & 1) ? name##_1 : PICK(name))

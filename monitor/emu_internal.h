@@ -69,14 +69,14 @@ struct emu {
     uint32_t ext; /* EXT bit of error codes */
     bool snap_on;
     struct emu_snapshot snap;
+    bool fpu_hidden; /* a pending x87 error is hidden from the host; the guest's control word is kept here */
+    uint16_t fpu_fcw;
     unsigned count;
     struct dinsn slow; /* for instructions that are not cached */
     jmp_buf jb;
 };
 
-/* -- emu.c
- * -------------------------------------------------------------------------------------------------------------
- */
+/* -- emu.c ------------------------------------------------------------------------------------------- */
 _Noreturn void emu_raise(struct emu *e, unsigned vector, bool has_error, uint32_t error);
 static inline _Noreturn void emu_gp0(struct emu *e)
 {
@@ -93,9 +93,7 @@ static inline void emu_stop(struct emu *e)
     e->attn = e->stop = true;
 }
 
-/* -- emu_mem.c
- * ---------------------------------------------------------------------------------------------------------
- */
+/* -- emu_mem.c --------------------------------------------------------------------------------------- */
 /* Linear addresses, checked for paging only. user: CPL 3 rights; system structures are read as supervisor
  * whatever the CPL. */
 uint32_t emu_lin_read(struct emu *e, uint32_t lin, unsigned size, bool user);
@@ -201,9 +199,7 @@ static inline void emu_rmw_store(struct emu *e, const struct emu_ref *r, unsigne
         emu_lin_write(e, r->lin, size, v, e->user);
 }
 
-/* -- Operands
- * ----------------------------------------------------------------------------------------------------------
- */
+/* -- Operands ---------------------------------------------------------------------------------------- */
 static inline uint32_t emu_ea(const struct emu *e, const struct dinsn *d)
 {
     uint32_t a = (uint32_t)d->i.disp;
@@ -248,9 +244,7 @@ static inline void rm_set(struct emu *e, const struct dinsn *d, unsigned size, u
         reg_set(e->c, d->rm, size, v);
 }
 
-/* -- Stack
- * -------------------------------------------------------------------------------------------------------------
- */
+/* -- Stack ------------------------------------------------------------------------------------------- */
 static inline void sp_set(struct emu *e, uint32_t sp)
 {
     e->c->gpr[CPU_ESP] = (e->c->gpr[CPU_ESP] & ~e->smask) | (sp & e->smask);
@@ -281,18 +275,17 @@ static inline void emu_branch(struct emu *e, uint32_t eip)
     e->next = eip;
 }
 
-/* -- emu_insn.c, emu_str.c, emu_sys.c, emu_fpu.c: handlers
- * --------------------------------------------------------------- */
+/* -- emu_insn.c, emu_str.c, emu_sys.c, emu_fpu.c: handlers ------------------------------------------- */
 emu_fn *emu_pick(const struct scan_insn *i);
 emu_fn *emu_pick_string(const struct scan_insn *i);
 emu_fn *emu_pick_sys(const struct scan_insn *i);
 emu_fn *emu_pick_fpu(const struct scan_insn *i);
+void emu_fpu_unhide(struct emu *e);
 void emu_io_check(struct emu *e, uint16_t port,
                   unsigned size); /* #GP(0) without the right (SDM vol. 1, 19.5) */
 void emu_op_ud(struct emu *e, const struct dinsn *d);
 
-/* -- emu_seg.c, emu_far.c: segments and control transfers
- * ---------------------------------------------------------------- */
+/* -- emu_seg.c, emu_far.c: segments and control transfers -------------------------------------------- */
 struct emu_desc {
     uint32_t lo, hi;
 };

@@ -11,16 +11,23 @@ static bool is_ram(const struct vm *vm, uint64_t page)
     return page + PAGE_SIZE_ <= vm->ram_bytes && !(page >= 0xA0000 && page < 0xC0000);
 }
 
-static uint8_t *tlb_insert(struct vm *vm, uint32_t lin, unsigned access, uint64_t page)
+static uint8_t *tlb_insert(struct vm *vm, uint32_t lin, unsigned access, const struct mmu_page *p)
 {
-    struct tlb_entry *t = &vm->tlb[!!(access & MMU_USER)][lin >> 12 & (TLB_SIZE - 1)];
+    unsigned index = lin >> 12 & (TLB_SIZE - 1);
+    struct tlb_entry *t = &vm->tlb[!!(access & MMU_USER)][index];
     uint32_t tag = (lin & ~PAGE_MASK_) | 1;
-    uint8_t *hva = vm->ram + page;
-    if (t->read_tag != tag || t->hva != hva)
+    uint8_t *hva = vm->ram + p->page.v;
+    if (t->read_tag != tag || t->hva != hva) {
         *t = (struct tlb_entry){.read_tag = tag, .hva = hva};
+        if (vm->tlb_filled < sizeof(vm->tlb_index) / sizeof(vm->tlb_index[0]))
+            vm->tlb_index[vm->tlb_filled] = (uint16_t)index;
+        vm->tlb_filled++;
+        if (p->size_log2 > 12)
+            vm->tlb_large[lin >> 28] |= 1ull << (lin >> 22 & 63);
+    }
     if (access & MMU_EXEC)
         t->exec_tag = tag;
-    if ((access & MMU_WRITE) && !vm->code_pages[page >> 12])
+    if ((access & MMU_WRITE) && !vm->code_pages[p->page.v >> 12])
         t->write_tag = tag;
     return hva;
 }
@@ -39,12 +46,10 @@ uint8_t *emu_tlb_fill(struct emu *e, uint32_t lin, unsigned access, uint64_t *pa
     *page_gpa = p.page.v;
     if (!is_ram(e->vm, p.page.v))
         return NULL;
-    return tlb_insert(e->vm, lin, access, p.page.v);
+    return tlb_insert(e->vm, lin, access, &p);
 }
 
-/* -- One page
- * ----------------------------------------------------------------------------------------------------------
- */
+/* -- One page ---------------------------------------------------------------------------------------- */
 
 struct span {
     uint8_t *p; /* NULL: MMIO at gpa */
@@ -158,8 +163,7 @@ void emu_sys_write(struct emu *e, uint32_t lin, unsigned size, uint32_t v)
     e->bp_data = bp;
 }
 
-/* -- Segments (SDM vol. 3, 5.3 to 5.5)
- * ------------------------------------------------------------------------------------ */
+/* -- Segments (SDM vol. 3, 5.3 to 5.5) --------------------------------------------------------------- */
 
 static _Noreturn void seg_fault(struct emu *e, unsigned seg)
 {
@@ -202,8 +206,7 @@ void emu_check_align(struct emu *e, uint32_t lin, unsigned size)
         emu_raise(e, CPU_EXC_AC, true, 0);
 }
 
-/* -- Operands wider than a register
- * --------------------------------------------------------------------------------------- */
+/* -- Operands wider than a register ------------------------------------------------------------------ */
 
 static uint32_t buf_lin(struct emu *e, unsigned seg, uint32_t off, unsigned len, bool write)
 {
@@ -242,8 +245,7 @@ void emu_st_buf(struct emu *e, unsigned seg, uint32_t off, unsigned len, const v
     }
 }
 
-/* -- Data breakpoints (SDM vol. 3, 17.2)
- * ------------------------------------------------------------------------------------ */
+/* -- Data breakpoints (SDM vol. 3, 17.2) ------------------------------------------------------------- */
 
 void emu_data_watch(struct emu *e, uint32_t lin, unsigned size, bool write)
 {

@@ -142,8 +142,7 @@ void emu_load_sreg(struct emu *e, unsigned seg, uint16_t sel)
         load_data(e, seg, sel);
 }
 
-/* -- PDPTEs (SDM vol. 3, 4.4.1)
- * ----------------------------------------------------------------------------------------------- */
+/* -- PDPTEs (SDM vol. 3, 4.4.1) ---------------------------------------------------------------------- */
 
 bool emu_load_pdptes(struct emu *e, uint32_t cr3)
 {

@@ -25,8 +25,7 @@ static void v86_iopl(struct emu *e)
         emu_gp0(e);
 }
 
-/* -- Segment registers
- * ---------------------------------------------------------------------------------------------------- */
+/* -- Segment registers ------------------------------------------------------------------------------- */
 
 static unsigned seg_of_opcode(const struct scan_insn *i)
 {
@@ -81,9 +80,7 @@ static void op_load_far(struct emu *e, const struct dinsn *d)
     reg_set(e->c, d->reg, size, off);
 }
 
-/* -- Far transfers
- * ------------------------------------------------------------------------------------------------------------
- */
+/* -- Far transfers ----------------------------------------------------------------------------------- */
 
 static void op_far_imm(struct emu *e, const struct dinsn *d)
 {
@@ -177,9 +174,7 @@ static void op_sysexit(struct emu *e, const struct dinsn *d)
     e->next = c->gpr[CPU_EDX];
 }
 
-/* -- Flags
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* -- Flags ------------------------------------------------------------------------------------------- */
 
 static void op_pushf(struct emu *e, const struct dinsn *d)
 {
@@ -234,9 +229,7 @@ static void op_hlt(struct emu *e, const struct dinsn *d)
     emu_stop(e);
 }
 
-/* -- Descriptor tables
- * -------------------------------------------------------------------------------------------------------------
- */
+/* -- Descriptor tables ------------------------------------------------------------------------------- */
 
 static void op_group6(struct emu *e, const struct dinsn *d)
 {
@@ -402,8 +395,7 @@ static void op_arpl(struct emu *e, const struct dinsn *d)
     }
 }
 
-/* -- Control registers (SDM vol. 3, 2.5)
- * ------------------------------------------------------------------------------------------------ */
+/* -- Control registers (SDM vol. 3, 2.5) ------------------------------------------------------------- */
 
 #define CR0_WRITABLE                                                                                         \
     (CPU_CR0_PE | CPU_CR0_MP | CPU_CR0_EM | CPU_CR0_TS | CPU_CR0_NE | CPU_CR0_WP | CPU_CR0_AM | CPU_CR0_NW | \
@@ -530,9 +522,7 @@ static void op_mov_dr(struct emu *e, const struct dinsn *d)
     emu_stop(e);
 }
 
-/* -- MSRs
- * ----------------------------------------------------------------------------------------------------------------------------------
- */
+/* -- MSRs -------------------------------------------------------------------------------------------- */
 
 enum {
     MSR_TSC = 0x10,
@@ -661,9 +651,7 @@ static void op_rdtsc(struct emu *e, const struct dinsn *d)
     c->gpr[CPU_EDX] = (uint32_t)(v >> 32);
 }
 
-/* -- CPUID
- * ------------------------------------------------------------------------------------------------------------------------------------
- */
+/* -- CPUID ------------------------------------------------------------------------------------------- */
 
 enum {
     F_FPU = 1u << 0,
@@ -743,9 +731,7 @@ static void op_cpuid(struct emu *e, const struct dinsn *d)
     c->gpr[CPU_EDX] = out[3];
 }
 
-/* -- Ports
- * ---------------------------------------------------------------------------------------------------------------------------------------
- */
+/* -- Ports ------------------------------------------------------------------------------------------- */
 
 static void io_watch(struct emu *e, uint16_t port, unsigned size)
 {
@@ -798,9 +784,7 @@ static void op_out(struct emu *e, const struct dinsn *d)
     emu_stop(e);
 }
 
-/* -- Which handler
- * --------------------------------------------------------------------------------------------------------------------------------
- */
+/* -- Which handler ----------------------------------------------------------------------------------- */
 
 static emu_fn *pick_0f(const struct scan_insn *i)
 {

@@ -198,13 +198,32 @@ bool mmu_probe(struct vm *vm, gva_t a, struct mmu_page *out)
     return walk(vm, a.v, out, &w) == WALKED;
 }
 
+/* A flush costs a memset of 48 KiB only if many entries were filled since the last one. */
 void mmu_flush_tlb(struct vm *vm)
 {
-    memset(vm->tlb, 0, sizeof(vm->tlb));
+    if (vm->tlb_filled <= sizeof(vm->tlb_index) / sizeof(vm->tlb_index[0])) {
+        for (uint32_t i = 0; i < vm->tlb_filled; i++)
+            vm->tlb[0][vm->tlb_index[i]] = vm->tlb[1][vm->tlb_index[i]] = (struct tlb_entry){0};
+    } else {
+        memset(vm->tlb, 0, sizeof(vm->tlb));
+    }
+    vm->tlb_filled = 0;
+    memset(vm->tlb_large, 0, sizeof(vm->tlb_large));
+}
+
+/* All of a large page goes, whichever of its addresses is named (SDM vol. 3, 4.10.2.3 and 4.10.4.1). */
+static void flush_large(struct vm *vm, uint32_t a)
+{
+    for (unsigned u = 0; u < 2; u++)
+        for (unsigned i = 0; i < TLB_SIZE; i++)
+            if ((vm->tlb[u][i].read_tag ^ a) >> 22 == 0)
+                vm->tlb[u][i] = (struct tlb_entry){0};
 }
 
 void mmu_flush_tlb_page(struct vm *vm, gva_t a)
 {
+    if (vm->tlb_large[a.v >> 28] >> (a.v >> 22 & 63) & 1)
+        flush_large(vm, a.v);
     for (unsigned u = 0; u < 2; u++)
         vm->tlb[u][a.v >> 12 & (TLB_SIZE - 1)] = (struct tlb_entry){0};
 }

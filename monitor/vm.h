@@ -31,6 +31,9 @@ struct vm {
     uint64_t ram_bytes;
     uint8_t *code_pages;   /* one byte per RAM page: nonzero if a verso was made from it: stores there must call vm_code_written() first */
     struct tlb_entry tlb[2][TLB_SIZE]; /* [0] supervisor, [1] user */
+    uint64_t tlb_large[16];            /* bit per 4 MiB of linear space: the TLB holds pieces of a large page there (mmu.c, emu_mem.c) */
+    uint32_t tlb_filled;               /* entries filled since the last flush; their indexes if they are few */
+    uint16_t tlb_index[64];
     void *run;             /* the run loop's own (monitor/run.c) */
 };
 

@@ -318,8 +318,7 @@ START_TEST(bits_moves_conditions_as_host)
 }
 END_TEST
 
-/* -- Not in 64-bit mode: by hand (SDM vol. 2)
- * --------------------------------------------------------------------------- */
+/* -- Not in 64-bit mode: by hand (SDM vol. 2) -------------------------------------------------------- */
 
 static uint32_t bcd(uint8_t op, uint32_t ax, uint32_t flags, uint32_t *out)
 {
