@@ -260,17 +260,21 @@ enum run_end lockstep_step(struct machine *m)
     }
     if (!readable)
         return RUN_POWER_OFF;
-    for (unsigned n = 0; n < area_count; n++) {
+    /* Areas may overlap: all are read before the first is put back. */
+    for (unsigned n = 0; n < area_count; n++)
         area_copy(&areas[n], areas[n].translated, false);
+    for (unsigned n = 0; n < area_count; n++)
         area_copy(&areas[n], areas[n].before, true);
-    }
     uint64_t shadow = c->host_shadow;
     uint32_t pending = c->irq_pending, event = c->host_event;
     *c = before;
     c->host_shadow = shadow;
     c->irq_pending = pending;
     c->host_event |= event;
-    (void)emu_step(&m->vm);
+    do { /* the emulator does a long repeat in parts */
+        (void)emu_step(&m->vm);
+    } while (insn.cls == SCAN_CLASS_STRING && c->eip == before.eip && translated.eip != before.eip &&
+             c->gpr[CPU_ECX] != translated.gpr[CPU_ECX]);
     /* The stub reports STI's shadow by its reason; the emulator in the state. */
     return compare(m, &before, &translated, &insn);
 }
