@@ -96,29 +96,57 @@ START_TEST(processes_opening_a_new_file_at_once_all_succeed)
 }
 END_TEST
 
+/* SQLite keeps its locks per process in memory, so a child made while a handle is open would be no
+ * independent process. Forked before, it waits for a byte. */
+struct other {
+    pid_t pid;
+    int go, said;
+};
+
+static struct other start_other(int (*fn)(int said))
+{
+    struct other o;
+    int go[2], said[2];
+    char ch;
+    ck_assert_int_eq(pipe(go), 0);
+    ck_assert_int_eq(pipe(said), 0);
+    o.pid = fork();
+    if (o.pid == 0)
+        _exit(read(go[0], &ch, 1) == 1 ? fn(said[1]) : 99);
+    o.go = go[1];
+    o.said = said[0];
+    return o;
+}
+
+static void end_other(struct other o)
+{
+    int status;
+    ck_assert_int_eq(waitpid(o.pid, &status, 0), o.pid);
+    ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the other process: %x", status);
+}
+
+static int hold_for_a_while(int said)
+{
+    struct cache *c = cache_open(cs_path(), CACHE_CREATE, NULL);
+    if (!c || cache_begin(c, NULL) != CACHE_OK || write(said, "x", 1) != 1)
+        return 1;
+    usleep(400000);
+    return cache_commit(c, NULL) == CACHE_OK ? 0 : 2;
+}
+
 START_TEST(writer_waits_for_other_writer)
 {
+    struct other o = start_other(hold_for_a_while);
     struct cache *c = cs_open(CACHE_CREATE);
     struct cs_record s;
-    int ready[2];
     char ch;
-    ck_assert_int_eq(pipe(ready), 0);
-    pid_t child = fork();
-    if (child == 0) {
-        struct cache *other = cache_open(cs_path(), 0, NULL);
-        if (!other || cache_begin(other, NULL) != CACHE_OK || write(ready[1], "x", 1) != 1)
-            _exit(1);
-        usleep(400000);
-        _exit(cache_commit(other, NULL) == CACHE_OK ? 0 : 2);
-    }
-    ck_assert_int_eq(read(ready[0], &ch, 1), 1);
+    ck_assert_int_eq(write(o.go, "x", 1), 1);
+    ck_assert_int_eq(read(o.said, &ch, 1), 1);
     cs_make(&s, 2, 0);
     cache_put_later(c, &s.key, &s.r);
     ck_assert_int_eq(cs_get(c, 1, 0, NULL), CACHE_MISS); /* readers do not wait */
     cs_put(c, 1, 0);
-    int status;
-    waitpid(child, &status, 0);
-    ck_assert_int_eq(status, 0);
+    end_other(o);
     cs_close(c);
     c = cs_open(0);
     ck_assert_int_eq(cs_get(c, 1, 0, NULL), CACHE_OK);
@@ -127,25 +155,25 @@ START_TEST(writer_waits_for_other_writer)
 }
 END_TEST
 
+static int open_and_close(int said)
+{
+    (void)said;
+    struct cache *c = cache_open(cs_path(), 0, NULL);
+    return c && cache_close(c, NULL) == CACHE_OK ? 0 : 1;
+}
+
 /* A closed descriptor would take the POSIX locks of the whole process on the file with it; then another
  * process's last close would delete the log under the first handle. */
 START_TEST(second_handle_of_process_closed_first_keeps_its_locks)
 {
+    struct other o = start_other(open_and_close);
+    char log[4200];
+    snprintf(log, sizeof log, "%s-wal", cs_path());
     struct cache *a = cs_open(CACHE_CREATE);
     cs_put(a, 1, 0);
     cs_close(cs_open(0));
-    struct cache_error err;
-    ck_assert_ptr_null(cache_open(cs_folder(), 0, &err));
-    pid_t child = fork();
-    if (child == 0) {
-        struct cache *c = cache_open(cs_path(), 0, NULL);
-        _exit(c && cache_close(c, NULL) == CACHE_OK ? 0 : 1);
-    }
-    int status;
-    waitpid(child, &status, 0);
-    ck_assert_int_eq(status, 0);
-    char log[4200];
-    snprintf(log, sizeof log, "%s-wal", cs_path());
+    ck_assert_int_eq(write(o.go, "x", 1), 1);
+    end_other(o);
     ck_assert_int_eq(access(log, F_OK), 0);
     cs_put(a, 2, 0);
     cs_close(a);

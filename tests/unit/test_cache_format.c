@@ -242,6 +242,29 @@ START_TEST(transaction_seen_by_own_handle_before_commit_by_others_after)
 }
 END_TEST
 
+START_TEST(failed_step_fails_whole_transaction_next_begin_starts_anew)
+{
+    struct cache *c = cs_open(CACHE_CREATE);
+    struct cs_record s;
+    struct cache_error err = {0};
+    bool added;
+    ck_assert_int_eq(cache_begin(c, &err), CACHE_OK);
+    cs_put(c, 1, 0);
+    cs_make(&s, 2, 0);
+    s.r.verso_len = (4 << 20) + 1;
+    ck_assert_int_eq(cache_put(c, &s.key, &s.r, &added, &err), CACHE_ERR_IO);
+    cs_make(&s, 3, 0);
+    ck_assert_int_eq(cache_put(c, &s.key, &s.r, &added, &err), CACHE_ERR_IO);
+    ck_assert_int_eq(cs_get(c, 1, 0, NULL), CACHE_MISS);
+    ck_assert_int_eq(cache_begin(c, &err), CACHE_OK);
+    cs_put(c, 4, 0);
+    ck_assert_int_eq(cache_commit(c, &err), CACHE_OK);
+    ck_assert_int_eq(cs_get(c, 3, 0, NULL), CACHE_MISS);
+    ck_assert_int_eq(cs_get(c, 4, 0, NULL), CACHE_OK);
+    cs_close(c);
+}
+END_TEST
+
 START_TEST(put_later_is_stored_by_close)
 {
     struct cache *c = cs_open(CACHE_CREATE);
@@ -329,6 +352,7 @@ int main(void)
     tcase_add_test(t, hash_of_page_is_stable);
     tcase_add_test(t, refusals_have_names_and_texts);
     tcase_add_test(t, transaction_seen_by_own_handle_before_commit_by_others_after);
+    tcase_add_test(t, failed_step_fails_whole_transaction_next_begin_starts_anew);
     tcase_add_test(t, put_later_is_stored_by_close);
     tcase_add_test(t, put_later_while_running_is_stored_soon);
     tcase_add_test(t, put_later_into_full_queue_drops_and_counts);

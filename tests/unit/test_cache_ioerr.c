@@ -1,4 +1,5 @@
-/* Tests of cache/: the Nth operation on the disk fails (I5, I7). For every N until nothing fails any more. */
+/* Tests of cache/: the Nth operation on the disk fails (I5, I7). For N growing until nothing fails any more.
+ */
 #include "tests/unit/cache_support.h"
 
 #include <string.h>
@@ -49,7 +50,7 @@ static bool message_ok(const struct cache_error *err)
 START_TEST(nth_operation_fails_in_put_earlier_records_stay)
 {
     cs_fault_register();
-    for (int n = 1; n < LIMIT; n++) {
+    for (int n = 1; n < LIMIT; n += 1 + n / 8) {
         start();
         struct cache *c = cs_open(0);
         struct cs_record s;
@@ -89,7 +90,7 @@ START_TEST(nth_operation_fails_in_transaction_nothing_of_it_stays)
 {
     cs_fault_register();
     unsigned refused = 0;
-    for (int n = 1; n < LIMIT; n += 3) {
+    for (int n = 1; n < LIMIT; n += 2 + n / 8) {
         start();
         struct cache *c = cs_open(0);
         struct cs_record s;
@@ -124,11 +125,47 @@ START_TEST(nth_operation_fails_in_transaction_nothing_of_it_stays)
 }
 END_TEST
 
+/* The transactions above fail at their commit; here a read fails in the middle. */
+START_TEST(nth_read_fails_in_transaction_nothing_of_it_stays)
+{
+    cs_fault_register();
+    unsigned refused = 0;
+    start();
+    for (int n = 1; n < 30; n++) {
+        struct cache *c = cs_open(0);
+        struct cs_record s;
+        struct cache_error err = {0};
+        bool added;
+        ck_assert_int_eq(cache_begin(c, &err), CACHE_OK);
+        cs_put(c, 200, 0);
+        cs_fault_set(CS_READ, n, false, SQLITE_IOERR_READ);
+        enum cache_code step = CACHE_OK;
+        for (uint32_t i = 0; i < BEFORE && step == CACHE_OK; i++) { /* what is there is read to be compared */
+            cs_make(&s, i, 0);
+            step = cache_put(c, &s.key, &s.r, &added, &err);
+        }
+        cs_fault_clear();
+        cs_make(&s, 201, 0);
+        ck_assert_int_eq(cache_put(c, &s.key, &s.r, &added, &err), step);
+        ck_assert_int_eq(cache_commit(c, &err), step);
+        ck_assert_int_eq(cs_get(c, 200, 0, NULL), step == CACHE_OK ? CACHE_OK : CACHE_MISS);
+        ck_assert_int_eq(cs_get(c, 201, 0, NULL), step == CACHE_OK ? CACHE_OK : CACHE_MISS);
+        refused += step != CACHE_OK;
+        for (uint32_t i = 200; i < 202 && step == CACHE_OK; i++) {
+            cs_make(&s, i, 0);
+            ck_assert_int_eq(cache_remove(c, &s.key, &err), CACHE_OK);
+        }
+        cs_close(c);
+    }
+    ck_assert_uint_gt(refused, 10);
+}
+END_TEST
+
 START_TEST(nth_operation_fails_in_open_error_or_working_handle)
 {
     cs_fault_register();
     unsigned failures = 0;
-    for (int n = 1; n < LIMIT; n++) {
+    for (int n = 1; n < LIMIT; n += 1 + n / 8) {
         cs_fault_clear();
         unlink(cs_path());
         struct cache_error err = {0};
@@ -211,7 +248,7 @@ END_TEST
 START_TEST(nth_operation_fails_in_gc_records_left_are_whole)
 {
     cs_fault_register();
-    for (int n = 1; n < LIMIT; n += 2) {
+    for (int n = 1; n < LIMIT; n += 2 + n / 8) {
         start();
         struct cache *c = cs_open(0);
         struct cache_error err = {0};
@@ -245,6 +282,7 @@ int main(void)
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, nth_operation_fails_in_put_earlier_records_stay, 0, FAULTS);
     tcase_add_loop_test(t, nth_operation_fails_in_transaction_nothing_of_it_stays, 0, FAULTS);
+    tcase_add_test(t, nth_read_fails_in_transaction_nothing_of_it_stays);
     tcase_add_loop_test(t, nth_operation_fails_in_open_error_or_working_handle, 0, 2);
     tcase_add_test(t, nth_read_fails_in_get_refused_as_io);
     tcase_add_loop_test(t, write_behind_fails_counted_as_dropped_and_told_at_close, 0, 1);
