@@ -172,6 +172,13 @@ static void put_prefixes(struct context *c, const struct scan_insn *i, bool keep
         emit_1(&c->e, 0xF3);
 }
 
+/* The guest's own bytes: 16 at once, of which len count; both buffers have the room. */
+static void put_insn(struct context *c, const struct scan_insn *i)
+{
+    memcpy(c->e.p, insn_bytes(c, i), 16);
+    c->e.p += i->len;
+}
+
 static void put_imm(struct context *c, const struct scan_insn *i)
 {
     if (i->imm_len)
@@ -326,6 +333,10 @@ static void modrm_reg(struct context *c, const struct scan_insn *i, unsigned fie
         rm = host_gpr(rm);
     if (reg == HOST_ESP && (fields & RM_B) && rm >= 4) { /* MOVZX ESP, AH: no encoding holds both */
         emulate(c, i);
+        return;
+    }
+    if (i->prefixes == 0 && reg < 8 && rm < 8 && insn_bytes(c, i)[i->op_off] == i->opcode) {
+        put_insn(c, i);
         return;
     }
     put_prefixes(c, i, keep_rep);

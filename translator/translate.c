@@ -78,6 +78,8 @@ static void record(struct context *c, const struct unwind_rec *r)
 {
     const struct unwind_rec *old = &c->pending;
 
+    if (!c->measured) /* the first pass is for distances only */
+        return;
     if (c->has_pending && !r->entry && !r->is_end && old->state == r->state && old->arg == r->arg &&
         old->guest_rel == r->guest_rel)
         return;
