@@ -117,7 +117,7 @@ static void immutable_uri(const char *path, char *out, size_t size)
     snprintf(out + n, size - n, "?immutable=1");
 }
 
-static int open_db(struct cache *c, struct cache_conn *n, bool write)
+static int open_db(struct cache *c, struct cache_conn *n)
 {
     char uri[3 * 4096 + 32];
     const char *name = c->file.path;
@@ -135,7 +135,6 @@ static int open_db(struct cache *c, struct cache_conn *n, bool write)
         return n->db ? sqlite3_extended_errcode(n->db) : rc;
     if (!(c->flags & CACHE_READONLY) && sqlite3_db_readonly(n->db, "main") == 1)
         return SQLITE_READONLY;
-    (void)write;
     return SQLITE_OK;
 }
 
@@ -160,7 +159,7 @@ static int configure(struct cache_conn *n, bool write)
 
 enum cache_code cache_conn_open(struct cache *c, struct cache_conn *n, bool write, struct cache_error *err)
 {
-    int rc = open_db(c, n, write);
+    int rc = open_db(c, n);
     if (rc == SQLITE_OK)
         rc = configure(n, write);
     return rc == SQLITE_OK ? CACHE_OK : cache_sql_fail(c, n, rc, "opening", err);
