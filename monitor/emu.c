@@ -299,6 +299,7 @@ static enum emu_result deliver(struct emu *e, unsigned vector, enum emu_int_kind
 {
     struct event ev = {vector, kind, has_error, error};
     e->segs = true;
+    e->c->halted = 0;
     while (!try_deliver(e, &ev)) {
         bool exception = ev.kind == EMU_INT_EXCEPTION || ev.kind == EMU_INT_TRAP;
         e->ext = 0;
@@ -384,12 +385,16 @@ static void check_breakpoints(struct emu *e)
     }
 }
 
+/* The pending bits of a data breakpoint hit by MOV SS or POP SS wait in the shadow word for the instruction
+ * after it. */
+#define SHADOW_DB(shadow) ((shadow) >> 8 & 15)
+
 /* After an instruction: interrupt shadows, RF, data breakpoints, single step. True: a trap is to be
  * delivered. */
 static bool after(struct emu *e, uint32_t flags_before)
 {
     struct cpu *c = e->c;
-    bool trap = false;
+    e->db_bits |= SHADOW_DB(c->shadow);
     if (c->shadow || e->new_shadow) {
         c->shadow = e->new_shadow;
         if (!c->shadow)
@@ -397,18 +402,15 @@ static bool after(struct emu *e, uint32_t flags_before)
     }
     if (!e->keep_rf)
         c->eflags_sys &= ~(uint32_t)CPU_RF;
-    if ((flags_before & CPU_TF) && !e->no_trap) {
+    if (c->shadow &
+        CPU_SHADOW_MOVSS) /* SDM vol. 3, 6.8.3: data breakpoints are held back, the single step is lost */
+        c->shadow |= (e->db_bits & 15) << 8, e->db_bits = 0;
+    else if ((flags_before & CPU_TF) && !e->no_trap)
         e->db_bits |= 1u << 14;
-        trap = true;
-    }
-    trap |= e->db_bits != 0;
-    if (c->shadow & CPU_SHADOW_MOVSS) /* SDM vol. 3, 6.8.3: held back, lost for single steps */
-        trap = false;
+    bool trap = e->db_bits != 0;
     if (trap) {
         c->dr[6] = (c->dr[6] & ~15u) | e->db_bits;
         c->dr[7] &= ~(1u << 13);
-        e->db_bits = 0;
-    } else if (!(c->shadow & CPU_SHADOW_MOVSS)) {
         e->db_bits = 0;
     }
     e->attn = e->keep_rf = e->no_trap = false;

@@ -419,7 +419,9 @@ static void set_cr0(struct emu *e, uint32_t v)
     uint32_t now = (v & CR0_WRITABLE) | CPU_CR0_ET, changed = now ^ c->cr0;
     if (((now & CPU_CR0_PG) && !(now & CPU_CR0_PE)) || ((now & CPU_CR0_NW) && !(now & CPU_CR0_CD)))
         emu_gp0(e);
-    if ((changed & now & CPU_CR0_PG) && (c->cr4 & CPU_CR4_PAE) && !emu_load_pdptes(e, c->cr3))
+    /* SDM vol. 3, 4.4.1: the PDPTEs are loaded by these changes too, not by CR3 alone. */
+    if ((now & CPU_CR0_PG) && (changed & (CPU_CR0_PG | CPU_CR0_CD | CPU_CR0_NW)) && (c->cr4 & CPU_CR4_PAE) &&
+        !emu_load_pdptes(e, c->cr3))
         emu_gp0(e);
     c->cr0 = now;
     if (changed & (CPU_CR0_PG | CPU_CR0_WP | CPU_CR0_PE))
@@ -444,7 +446,8 @@ static void set_cr4(struct emu *e, uint32_t v)
     uint32_t changed = v ^ c->cr4;
     if (v & ~(uint32_t)CR4_WRITABLE)
         emu_gp0(e);
-    if ((changed & v & CPU_CR4_PAE) && (c->cr0 & CPU_CR0_PG) && !emu_load_pdptes(e, c->cr3))
+    if ((v & CPU_CR4_PAE) && (changed & (CPU_CR4_PAE | CPU_CR4_PGE | CPU_CR4_PSE)) && (c->cr0 & CPU_CR0_PG) &&
+        !emu_load_pdptes(e, c->cr3))
         emu_gp0(e);
     c->cr4 = v;
     if (changed & (CPU_CR4_PSE | CPU_CR4_PAE | CPU_CR4_PGE))

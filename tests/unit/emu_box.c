@@ -91,6 +91,13 @@ void box_gate(struct box *b, uint32_t at, uint16_t sel, uint32_t off, unsigned a
     box_set(b, at + 4, 4, (off & 0xFFFF0000u) | (attr & 0xFF) << 8);
 }
 
+/* All that suites use; clearing 2 MiB for each case would be most of their time. */
+static void clear(struct box *b)
+{
+    memset(b->ram, 0, 0x70000);
+    memset(b->ram + BOX_PD, 0, 0x30000);
+}
+
 static void tables(struct box *b)
 {
     for (unsigned v = 0; v < 256; v++) {
@@ -133,7 +140,7 @@ void box_flat(struct box *b, unsigned cpl)
     struct cpu *c = b->c;
     unsigned dpl = cpl << 5;
     emu_reset(b->vm);
-    memset(b->ram, 0, BOX_RAM);
+    clear(b);
     tables(b);
     c->cr0 = CPU_CR0_PE | CPU_CR0_ET | CPU_CR0_NE;
     c->cpl = cpl;
@@ -174,7 +181,7 @@ void box_real(struct box *b)
 {
     struct cpu *c = b->c;
     emu_reset(b->vm);
-    memset(b->ram, 0, BOX_RAM);
+    clear(b);
     for (unsigned v = 0; v < 256; v++)
         box_set(b, v * 4, 4, BOX_HANDLER + v * 16);
     c->seg[SCAN_CS] = segment(0, 0, 0xFFFF, 0x93);

@@ -1058,6 +1058,35 @@ START_TEST(data_breakpoint_traps_after_write)
 }
 END_TEST
 
+START_TEST(data_breakpoint_on_mov_ss_waits_one_instruction)
+{
+    box_flat(&box, 0);
+    BOX_CODE_BYTES(&box, 0x8E, 0x16, 0x90); /* mov ss, [esi]; nop */
+    box_set(&box, BOX_DATA, 2, BOX_SEL_DATA0);
+    c->gpr[CPU_ESI] = BOX_DATA;
+    c->dr[0] = BOX_DATA;
+    c->dr[7] = 0x401 | 7u << 16; /* reads and writes of two bytes */
+    emu_step(box.vm);
+    ck_assert_uint_eq(c->eip, BOX_CODE + 2);
+    emu_step(box.vm);
+    ck_assert_int_eq(box_vector(&box), CPU_EXC_DB);
+    ck_assert_uint_eq(box_stack(&box, 0), BOX_CODE + 3);
+    ck_assert_uint_eq(c->dr[6] & 0x400F, 1);
+}
+END_TEST
+
+START_TEST(single_step_over_hlt_wakes)
+{
+    box_flat(&box, 0);
+    BOX_CODE_BYTES(&box, 0xF4);
+    cpu_set_eflags(c, CPU_TF);
+    ck_assert_int_eq(emu_step(box.vm), EMU_OK);
+    ck_assert_int_eq(box_vector(&box), CPU_EXC_DB);
+    ck_assert_uint_eq(c->halted, 0);
+    ck_assert_uint_eq(box_stack(&box, 0), BOX_CODE + 1);
+}
+END_TEST
+
 START_TEST(general_detect_faults_on_dr_access)
 {
     box_flat(&box, 0);
@@ -1139,6 +1168,8 @@ int main(void)
     tcase_add_test(t, code16_uses_16_bit_operands_and_stack);
     tcase_add_test(t, instruction_breakpoint_and_rf);
     tcase_add_test(t, data_breakpoint_traps_after_write);
+    tcase_add_test(t, data_breakpoint_on_mov_ss_waits_one_instruction);
+    tcase_add_test(t, single_step_over_hlt_wakes);
     tcase_add_test(t, general_detect_faults_on_dr_access);
     tcase_add_test(t, cpuid_names_the_model);
     suite_add_tcase(s, t);
