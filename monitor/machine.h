@@ -71,6 +71,8 @@ void window_select(struct machine *m);
 /* Makes linear page a accessible in the current window if the guest's page tables and the design allow.
  * Async-signal-safe. */
 enum window_result window_fault(struct machine *m, gva_t a, bool write);
+/* Is the page mapped in the current window with that right already? */
+bool window_allows(const struct machine *m, gva_t a, bool write);
 void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page);
 /* Notes that code at linear page a of the current window comes from guest page pfn. */
 void window_note_exec(struct machine *m, gva_t a, uint32_t pfn);

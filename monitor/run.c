@@ -289,29 +289,29 @@ static void after_emulation(struct machine *m, enum emu_result r)
         idle(m);
 }
 
+/* The guest's page-fault handler returns to user code: what it mapped is wanted now. Saves the second host fault. */
+static void map_ahead(struct machine *m)
+{
+    m->pf_pending = false;
+    if (!translatable(m))
+        return;
+    prepare(m);
+    if (!m->ended && !window_allows(m, m->pf_addr, m->pf_write) && window_fault(m, m->pf_addr, m->pf_write) == WINDOW_MAPPED)
+        COUNT(m, MAP_AHEAD);
+}
+
 static void emulate_one(struct machine *m)
 {
     struct cpu *c = m->vm.cpu;
-    uint32_t cr2 = c->cr2, cpl = c->cpl;
+    uint32_t cpl = c->cpl;
     bool sample = m->counter[RUN_COUNTER_EMULATED] % EMULATE_SAMPLE == 0;
     uint64_t t = sample ? machine_now_ns() : 0;
     enum emu_result r = emu_step(&m->vm);
     if (sample)
         COUNT_ADD(m, EMULATE_NS, (machine_now_ns() - t) * EMULATE_SAMPLE);
     COUNT(m, EMULATED);
-    if (cpl == 3 && c->cpl == 0 && (m->fault_addr.v == c->cr2 || cr2 != c->cr2)) {
-        /* Perhaps a page fault: what the guest's handler maps is likely wanted right after its IRET. */
-        m->pf_pending = true;
-        m->pf_addr = gva(c->cr2);
-        m->pf_write = m->fault_write;
-    } else if (cpl == 0 && c->cpl == 3 && m->pf_pending && r == EMU_OK) {
-        m->pf_pending = false;
-        if (translatable(m)) {
-            prepare(m);
-            if (!m->ended && window_fault(m, m->pf_addr, m->pf_write) == WINDOW_MAPPED)
-                COUNT(m, MAP_AHEAD);
-        }
-    }
+    if (cpl == 0 && c->cpl == 3 && m->pf_pending && r == EMU_OK)
+        map_ahead(m);
     after_emulation(m, r);
 }
 
@@ -342,7 +342,13 @@ static void emulate_faulting(struct machine *m)
                 code_force_emulation(m, in, eip);
         }
     }
+    bool user = c->cpl == 3;
     emulate_one(m);
+    if (user && c->cpl == 0 && c->cr2 == m->fault_addr.v) {
+        m->pf_pending = true;
+        m->pf_addr = m->fault_addr;
+        m->pf_write = m->fault_write;
+    }
 }
 
 static void page_fault(struct machine *m, const struct mmu_fault *f)

@@ -587,6 +587,12 @@ enum window_result window_fault(struct machine *m, gva_t a, bool write)
     return WINDOW_MAPPED;
 }
 
+bool window_allows(const struct machine *m, gva_t a, bool write)
+{
+    const struct region *r = m->current->region[a.v >> 22];
+    return r && (r->state[a.v >> 12 & (REGION_PAGES - 1)] & (write ? PAGE_WRITE : PAGE_READ));
+}
+
 void window_note_exec(struct machine *m, gva_t a, uint32_t pfn)
 {
     struct window *w = m->current;
