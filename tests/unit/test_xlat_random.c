@@ -200,7 +200,7 @@ static unsigned one_instruction(uint32_t seed, unsigned counts[8])
 
 START_TEST(random_instruction_translated_agrees_with_emulator)
 {
-    unsigned counts[8] = {0}, n = env_count("XLAT_RANDOM", 20000), ran = 0;
+    unsigned counts[8] = {0}, n = env_count("XLAT_RANDOM", 10000), ran = 0;
 
     box.options = _i ? xlat_host_options() : 0;
     for (uint32_t seed = 1; seed <= n; seed++)

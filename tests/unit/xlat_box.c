@@ -496,7 +496,7 @@ const char *box_compare(void)
                  cpu_eflags(b));
         return text;
     }
-    for (uint32_t n = 0; n < BOX_LOW_BYTES; n++)
+    for (uint32_t n = memcmp(box.ram, oracle_ram, BOX_LOW_BYTES) ? 0 : BOX_LOW_BYTES; n < BOX_LOW_BYTES; n++)
         if (box.ram[n] != oracle_ram[n]) {
             snprintf(text, sizeof text, "memory at %05x is %02x, should be %02x", n, box.ram[n],
                      oracle_ram[n]);
