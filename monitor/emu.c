@@ -506,6 +506,7 @@ void emu_reset(struct vm *vm)
     c->fx[4] = 0xFF;
     c->fx[24] = 0x80; /* MXCSR 1F80h */
     c->fx[25] = 0x1F;
+    emu_fpu_prepare();
     mmu_flush_tlb(vm);
     vm_segments_changed(vm);
 }

@@ -58,6 +58,12 @@ static bool thunks_ready(void)
     return t->rx;
 }
 
+/* Called at reset: no system call may be needed once the guest runs. */
+void emu_fpu_prepare(void)
+{
+    (void)thunks_ready();
+}
+
 static uint8_t *emit(uint8_t *p, const void *bytes, unsigned n)
 {
     memcpy(p, bytes, n);

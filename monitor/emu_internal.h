@@ -280,6 +280,7 @@ emu_fn *emu_pick(const struct scan_insn *i);
 emu_fn *emu_pick_string(const struct scan_insn *i);
 emu_fn *emu_pick_sys(const struct scan_insn *i);
 emu_fn *emu_pick_fpu(const struct scan_insn *i);
+void emu_fpu_prepare(void);
 void emu_fpu_unhide(struct emu *e);
 void emu_io_check(struct emu *e, uint16_t port,
                   unsigned size); /* #GP(0) without the right (SDM vol. 1, 19.5) */
