@@ -5,8 +5,10 @@
  * run loop gets it. Asynchronous signals unwind the same way. Unwinding always empties the shadow stack, so that translated code may use
  * the host stack for a few instructions.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -285,6 +287,25 @@ void signals_wait(struct machine *m)
     pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
+/* Other threads of the process (input, cache writer) stay on the vCPU's present processor. Every change of a mapping has to be told to
+ * all processors that lately ran any thread of the process, by an interrupt that is waited for; they have little to do, and this
+ * keeps that number at one. */
+static void gather_threads(void)
+{
+    DIR *d = opendir("/proc/self/task");
+    cpu_set_t here;
+    CPU_ZERO(&here);
+    CPU_SET((unsigned)sched_getcpu() % CPU_SETSIZE, &here);
+    pid_t self = (pid_t)syscall(SYS_gettid);
+    for (struct dirent *e = d ? readdir(d) : NULL; e; e = readdir(d)) {
+        pid_t tid = (pid_t)strtol(e->d_name, NULL, 10);
+        if (tid > 0 && tid != self)
+            (void)sched_setaffinity(tid, sizeof(here), &here);
+    }
+    if (d)
+        closedir(d);
+}
+
 static struct sigaction old_actions[6];
 static const int fault_signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
 
@@ -329,6 +350,7 @@ bool signals_init(struct machine *m, char *err, size_t err_size)
         m->input_started = pthread_create(&m->input_thread, NULL, input_main, m) == 0;
         pthread_sigmask(SIG_SETMASK, &old, NULL);
     }
+    gather_threads();
     return true;
 }
 

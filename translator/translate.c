@@ -334,7 +334,7 @@ static void emit_tail(struct context *c, struct tail *t)
         /* fall through */
     case TAIL_MISS:
         context_at(c, XLAT_AT_R8, 0, 0);
-        context_jmp_stub(c, XLAT_STUB_MISS);
+        context_jmp_stub(c, XLAT_STUB_LOOKUP); /* a return elsewhere than to its call: an indirect branch like any other */
         break;
     }
 }
