@@ -10,6 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Check writes a file for each ck_assert: too slow for inner loops. */
+#define EXPECT(x)                                                                                            \
+    do {                                                                                                     \
+        if (!(x))                                                                                            \
+            ck_abort_msg("%s", #x);                                                                          \
+    } while (0)
+
 static struct scan_page page;
 static uint32_t seed_state;
 
@@ -98,15 +105,15 @@ START_TEST(every_host_instruction_of_a_page_has_a_record_and_every_instruction_a
     for (uint32_t seed = 1; seed < 40; seed++) {
         translate(seed, seed % XLAT_MODE_COUNT, _i, &v);
         for (uint32_t off = seed % 13; off < v.code_len; off += 13) /* each look-up reads from the start */
-            ck_assert(xlat_unwind(v.unwind, v.unwind_len, off, &u));
+            EXPECT(xlat_unwind(v.unwind, v.unwind_len, off, &u));
         ck_assert(!xlat_unwind(v.unwind, v.unwind_len, v.code_len, &u));
         xlat_entries(v.unwind, v.unwind_len, entries);
         for (unsigned off = 0; off < 4096; off++) {
             bool has = page.index[off] >= 0 || (page.attr[off] & SCAN_ATTR_STRADDLE);
 
-            ck_assert_int_eq(entries[off] >= 0, has);
+            EXPECT((entries[off] >= 0) == has);
             if (off % 31 == seed % 31)
-                ck_assert_int_eq(entries[off], xlat_entry(v.unwind, v.unwind_len, off));
+                EXPECT(entries[off] == xlat_entry(v.unwind, v.unwind_len, off));
             found += has;
         }
     }
@@ -133,14 +140,14 @@ START_TEST(entries_and_tails_lie_on_host_instruction_boundaries)
         memset(start, 0, v.code_len);
         for (uint32_t off = 0; off < v.code_len; off += insn.length) {
             start[off] = 1;
-            ck_assert(
+            EXPECT(
                 ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&d, NULL, v.code + off, v.code_len - off, &insn)));
         }
         unwind_reader_init(&r, v.unwind, v.unwind_len);
         while (unwind_read(&r, &rec) && !rec.is_end)
-            ck_assert(start[rec.host_off]);
+            EXPECT(start[rec.host_off]);
         for (uint32_t n = 0; n < v.link_count; n++)
-            ck_assert(start[v.links[n].tail_off]);
+            EXPECT(start[v.links[n].tail_off]);
     }
     xlat_verso_free(&v);
 }
@@ -209,7 +216,7 @@ START_TEST(serialized_verso_cut_or_extended_is_refused)
     x = calloc(1, size + 1);
     xlat_serialize(&a, x, size);
     for (size_t len = 0; len < size; len += 1 + len / 64)
-        ck_assert(!xlat_deserialize(x, len, &b));
+        EXPECT(!xlat_deserialize(x, len, &b));
     ck_assert(!xlat_deserialize(x, size + 1, &b));
     ck_assert_ptr_null(b.code);
     free(x);
@@ -248,7 +255,7 @@ START_TEST(serialized_verso_damaged_never_crashes)
         accepted++;
         xlat_entries(b.unwind, b.unwind_len, entries);
         for (unsigned k = 0; k < 4096; k++)
-            ck_assert_int_lt(entries[k], (int32_t)b.code_len);
+            EXPECT(entries[k] < (int32_t)b.code_len);
         xlat_unwind(b.unwind, b.unwind_len, next_random() % (b.code_len + 1), &u);
         if (n % 8 == 0)
             (void)xlat_validate(&b, why, sizeof why);
