@@ -430,18 +430,9 @@ void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page)
             struct window *w = &m->window[i];
             if (!w->live || (w->user && w->cr3 != c->cr3))
                 continue;
-            uint32_t n = page.v >> 12;
-            struct region *r = w->region[n / REGION_PAGES];
-            if (!r || !r->state[n % REGION_PAGES])
-                continue;
-            struct mmu_page p;
-            uint64_t e = 0;
-            if (mmu_probe(&m->vm, page, &p))
-                e = read_entry(m, p.pte.v ? p.pte.v : p.pde.v, pae_on(m));
-            if (!entry_same(r->entry[n % REGION_PAGES], e)) {
-                COUNT(m, DROP_INVLPG);
-                drop_page(m, w, r, n % REGION_PAGES);
-            }
+            struct region *r = w->region[page.v >> 22];
+            if (r && paging_on(m)) /* the page may be a large one: all of its region that has changed goes */
+                compare_half(m, w, r, pae_on(m) ? page.v >> 21 & 1 : 0, pae_on(m));
         }
         return;
     }
@@ -454,6 +445,21 @@ void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page)
 
 /* -- Mapping ---------------------------------------------------------------------------------------------------------------- */
 
+/* The remembered page table must show what the page was mapped from: were it left as it was when last compared, an entry that
+ * changes back to that would pass for unchanged. */
+static void note_entry(struct machine *m, struct region *r, unsigned page, uint64_t entry)
+{
+    r->entry[page] = entry;
+    bool pae = pae_on(m);
+    unsigned half = pae ? page / 512 : 0;
+    if (!r->copy[half])
+        return;
+    if (pae)
+        ((uint64_t *)(void *)r->copy[half])[page % 512] = entry;
+    else
+        ((uint32_t *)(void *)r->copy[half])[page] = (uint32_t)entry;
+}
+
 static void note_page(struct machine *m, struct window *w, struct region *r, unsigned page, uint32_t pfn, uint64_t entry,
                       uint8_t state)
 {
@@ -465,7 +471,7 @@ static void note_page(struct machine *m, struct window *w, struct region *r, uns
         rmap_add(m, r, page, pfn);
     }
     r->pfn[page] = pfn;
-    r->entry[page] = entry;
+    note_entry(m, r, page, entry);
     r->state[page] = (uint8_t)((r->state[page] & PAGE_EXEC) | state);
 }
 
@@ -617,7 +623,7 @@ void window_note_exec(struct machine *m, gva_t a, uint32_t pfn)
     if (!r->state[page]) {
         r->used++;
         r->pfn[page] = pfn;
-        r->entry[page] = e;
+        note_entry(m, r, page, e);
     }
     r->state[page] |= PAGE_EXEC;
 }
