@@ -430,6 +430,11 @@ void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page)
             struct window *w = &m->window[i];
             if (!w->live || (w->user && w->cr3 != c->cr3))
                 continue;
+            if (w->user) {
+                /* Invalidations come in runs from the supervisor; compared once, on the way back to user code. */
+                w->stale = true;
+                continue;
+            }
             struct region *r = w->region[page.v >> 22];
             if (r && paging_on(m)) /* the page may be a large one: all of its region that has changed goes */
                 compare_half(m, w, r, pae_on(m) ? page.v >> 21 & 1 : 0, pae_on(m));
