@@ -85,7 +85,11 @@ static enum cache_code open_writer(struct cache *c, struct cache_error *err)
     if (code != CACHE_OK)
         return code;
     bool foreign = false;
-    int rc = c->file.empty ? make_schema(c->writer.db, &foreign) : SQLITE_OK;
+    /* The head that was admitted may be that of a file whose maker was killed: this first query rolls it back to nothing. */
+    int64_t id = 0;
+    int rc = query_int(c->writer.db, "PRAGMA application_id", &id);
+    if (rc == SQLITE_OK && id != CACHE_APPLICATION_ID)
+        rc = make_schema(c->writer.db, &foreign);
     if (rc == SQLITE_OK)
         rc = enter_wal(c->writer.db);
     return rc == SQLITE_OK ? CACHE_OK : cache_sql_fail(c, &c->writer, rc, "opening", err);
