@@ -225,7 +225,7 @@ static int check(const struct handoff *h, const uint8_t *map, size_t len, uint64
                             "the kernel does not fit into the guest's RAM: use a larger -m");
         out->segment[i] = (struct run_segment){h->segment[i].paddr, memsz, filesz, map + off};
     }
-    if (h->initrd_off > len || h->initrd_len > len - h->initrd_off)
+    if (h->initrd_len && (h->initrd_off > len || h->initrd_len > len - h->initrd_off))
         return complain(STATUS_IMAGE_FORMAT, "the initrd does not lie in the file");
     if (h->initrd_len > ram / 2)
         return complain(STATUS_IMAGE_MEMORY,
