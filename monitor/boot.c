@@ -130,6 +130,10 @@ bool boot_direct(struct machine *m, char *err, size_t err_size)
     c->gpr[CPU_ESP] = 0x9000;
     c->cr0 = CPU_CR0_PE | CPU_CR0_ET;
     c->cpl = 0;
+    /* As FNINIT leaves the x87 (RESET itself leaves a full stack with every exception unmasked). */
+    c->fx[0] = 0x7F;
+    c->fx[1] = 0x03;
+    c->fx[4] = 0;
     cpu_set_eflags(c, CPU_FLAG1);
     c->eip = cfg->entry;
     vm_segments_changed(&m->vm);
