@@ -300,6 +300,8 @@ static enum emu_result deliver(struct emu *e, unsigned vector, enum emu_int_kind
     struct event ev = {vector, kind, has_error, error};
     e->segs = true;
     e->c->halted = 0;
+    if (kind == EMU_INT_EXCEPTION || kind == EMU_INT_TRAP)
+        vm_exception(e->vm, vector, has_error, error);
     while (!try_deliver(e, &ev)) {
         bool exception = ev.kind == EMU_INT_EXCEPTION || ev.kind == EMU_INT_TRAP;
         e->ext = 0;
@@ -312,6 +314,7 @@ static enum emu_result deliver(struct emu *e, unsigned vector, enum emu_int_kind
             ev = (struct event){CPU_EXC_DF, EMU_INT_EXCEPTION, true, 0};
         else
             ev = (struct event){e->vector, EMU_INT_EXCEPTION, e->has_error, e->error};
+        vm_exception(e->vm, ev.vector, ev.has_error, ev.error);
     }
     e->c->shadow = 0;
     emu_refresh(e);

@@ -161,8 +161,33 @@ void vm_code_written(struct vm *vm, gpa_t a, unsigned len)
 
 void vm_paging_changed(struct vm *vm, enum vm_flush what, gva_t page)
 {
+    if (!vm->run)
+        return;
+    struct machine *m = machine_of(vm);
+    const struct cpu *c = vm->cpu;
+    if (what == VM_FLUSH_PAGE)
+        TRACE(m, RUN_TRACE_CR, "invlpg %08x eip=%08x", page.v, c->eip);
+    else
+        TRACE(m, RUN_TRACE_CR, "paging cr0=%08x cr3=%08x cr4=%08x eip=%08x", c->cr0, c->cr3, c->cr4, c->eip);
+    window_paging_changed(m, what, page);
+}
+
+void vm_exception(struct vm *vm, unsigned vector, bool has_error, uint32_t error)
+{
+    if (!vm->run)
+        return;
+    struct machine *m = machine_of(vm);
+    COUNT(m, EXCEPTIONS);
+    if (vector == CPU_EXC_PF)
+        COUNT(m, PAGE_FAULTS);
+    TRACE(m, RUN_TRACE_EXC, "exception %u eip=%08x cpl=%u error=%x%s cr2=%08x", vector, vm->cpu->eip, vm->cpu->cpl, error,
+          has_error ? "" : " (none)", vm->cpu->cr2);
+}
+
+void vm_port_access(struct vm *vm, uint16_t port, unsigned size, uint32_t value, bool write)
+{
     if (vm->run)
-        window_paging_changed(machine_of(vm), what, page);
+        TRACE(machine_of(vm), RUN_TRACE_IO, "%s %04x size=%u value=%x eip=%08x", write ? "out" : "in", port, size, value, vm->cpu->eip);
 }
 
 static bool flat_segment(const struct cpu_seg *s)
@@ -343,7 +368,10 @@ static void emulate_faulting(struct machine *m)
         }
     }
     bool user = c->cpl == 3;
+    uint64_t faults = m->counter[RUN_COUNTER_PAGE_FAULTS];
     emulate_one(m);
+    if (m->counter[RUN_COUNTER_PAGE_FAULTS] != faults)
+        COUNT(m, FAULT_GUEST);
     if (user && c->cpl == 0 && c->cr2 == m->fault_addr.v) {
         m->pf_pending = true;
         m->pf_addr = m->fault_addr;
@@ -353,8 +381,6 @@ static void emulate_faulting(struct machine *m)
 
 static void page_fault(struct machine *m, const struct mmu_fault *f)
 {
-    TRACE(m, RUN_TRACE_EXC, "#PF fetch eip=%08x cr2=%08x error=%x", m->vm.cpu->eip, f->addr.v, f->error_code);
-    COUNT(m, EXCEPTIONS);
     if (emu_page_fault(&m->vm, f) == EMU_SHUTDOWN)
         bus_end(m, RUN_TRIPLE_FAULT);
 }

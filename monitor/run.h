@@ -42,11 +42,11 @@ struct run_config {
     bool emulate_only;             /* no translation at all (oracle, debugging) */
     bool lockstep;                 /* translate one instruction at a time and compare each with the emulator */
     uint64_t lockstep_skip, lockstep_count; /* instructions to run before, and in, lockstep (count 0: to the end) */
-    FILE *trace;                   /* control transfers, exceptions, port I/O; NULL: none */
+    FILE *trace;                   /* exceptions, interrupts, port I/O, paging; NULL: none */
     unsigned trace_mask;           /* RUN_TRACE_* */
     uint64_t stop_after_insns;     /* emulated-only/lockstep runs: stop after that many (0: never) */
 };
-enum { RUN_TRACE_EXC = 1, RUN_TRACE_IRQ = 2, RUN_TRACE_IO = 4, RUN_TRACE_CR = 8, RUN_TRACE_PAGE = 16, RUN_TRACE_BRANCH = 32 };
+enum { RUN_TRACE_EXC = 1, RUN_TRACE_IRQ = 2, RUN_TRACE_IO = 4, RUN_TRACE_CR = 8, RUN_TRACE_PAGE = 16 };
 
 /* Counters: RUN_COUNTER(id, "name", "meaning") in counter.def; all of them in run_result.counter[]. */
 enum run_counter {

@@ -40,6 +40,9 @@ struct vm {
 /* -- Provided by the run loop (monitor/run.c), used by emulator and MMU. --------------------------------------------------- */
 /* Bytes [a, a+len) of a page with code_pages[] set are about to change. May clear code_pages[] (whole page) or keep it. */
 void vm_code_written(struct vm *vm, gpa_t a, unsigned len);
+/* For counters and traces; they change nothing. An exception is about to be delivered (cpu->eip: where it is reported); a port was accessed. */
+void vm_exception(struct vm *vm, unsigned vector, bool has_error, uint32_t error);
+void vm_port_access(struct vm *vm, uint16_t port, unsigned size, uint32_t value, bool write);
 /* Paging state changed: what = VM_FLUSH_*. The MMU has flushed its own TLB already. */
 enum vm_flush { VM_FLUSH_CR3, VM_FLUSH_PAGE, VM_FLUSH_ALL };
 void vm_paging_changed(struct vm *vm, enum vm_flush what, gva_t page);

@@ -45,7 +45,7 @@ static const struct opt options[] = {
      "stop after N instructions (with --emulate or --lockstep)"},
     {"trace", 0, OPT_STRING, AT(trace), "FILE", "write events to a file"},
     {"trace-events", 0, OPT_STRING, AT(trace_events), "LIST",
-     "exc,irq,io,cr,page,branch or all (exc,irq,io)"},
+     "exc,irq,io,cr,page or all (exc,irq,io)"},
     {"no-stdin", 0, OPT_FLAG, AT(no_stdin), NULL, "nothing is typed into the serial line"},
     {"escape", 0, OPT_STRING, AT(escape), "KEY", "escape key: a letter for Ctrl-letter, or none (a)"},
     {0},
@@ -55,7 +55,7 @@ static const struct {
     const char *name;
     unsigned bit;
 } trace_names[] = {{"exc", RUN_TRACE_EXC}, {"irq", RUN_TRACE_IRQ},   {"io", RUN_TRACE_IO},
-                   {"cr", RUN_TRACE_CR},   {"page", RUN_TRACE_PAGE}, {"branch", RUN_TRACE_BRANCH}};
+                   {"cr", RUN_TRACE_CR},   {"page", RUN_TRACE_PAGE}};
 
 static bool parse_trace(const char *list, unsigned *mask)
 {
