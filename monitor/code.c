@@ -2,18 +2,21 @@
  *
  * page_code  the verso of one guest-physical page in one mode, position-independent, as the cache stores it
  * inst       a copy of it in executable memory for one linear address of that page, its relocations applied
- * thunk      the check in front of an entry: `r8d == this EIP?` without touching flags; what the indirect-branch tables point to
+ * thunk      the check in front of an entry: `r8d == this EIP?` without touching flags; what the
+ * indirect-branch tables point to
  *
- * Code memory is one memfd mapped twice, writable and executable (W^X by address). It is filled from one end and emptied as a whole when
- * full. Dropped instances stay in place until then, unreachable: their thunks lead to the miss stub, links into them are taken
- * back and the shadow stack is emptied.
+ * Code memory is one memfd mapped twice, writable and executable (W^X by address). It is filled from one end
+ * and emptied as a whole when full. Dropped instances stay in place until then, unreachable: their thunks
+ * lead to the miss stub, links into them are taken back and the shadow stack is emptied.
  *
- * Direct branches are linked page to page. Supervisor: one window serves all of its address spaces, so a link holds as long as
- * the target's linear page keeps its mapping (window.c calls code_unlink_linear()). User: the same instance serves every process that maps
- * the page at that address, and the neighbour page may differ between them. There the rule is: if an instance is reachable in a window
- * (`reached` holds the window's exec_epoch), so is everything it is linked to, and mapped as the links assume. An instance becomes
- * reachable in a window through code_resolve() alone, which checks the closure of its links and takes back those that do not hold;
- * a window that loses a code mapping starts a new epoch, in which nothing is reachable yet.
+ * Direct branches are linked page to page. Supervisor: one window serves all of its address spaces, so a link
+ * holds as long as the target's linear page keeps its mapping (window.c calls code_unlink_linear()). User:
+ * the same instance serves every process that maps the page at that address, and the neighbour page may
+ * differ between them. There the rule is: if an instance is reachable in a window
+ * (`reached` holds the window's exec_epoch), so is everything it is linked to, and mapped as the links
+ * assume. An instance becomes reachable in a window through code_resolve() alone, which checks the closure of
+ * its links and takes back those that do not hold; a window that loses a code mapping starts a new epoch, in
+ * which nothing is reachable yet.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -25,28 +28,29 @@
 
 #include "monitor/machine.h"
 
-#define PAGE_HASH 16384u
-#define THUNK_HASH 65536u
-#define LINK_MAX (1u << 20)
-#define CODE_AHEAD (2ull << 20)
+#define LINEAR_PAGES     (1u << 20)
+#define PAGE_HASH        16384u
+#define THUNK_HASH       65536u
+#define LINK_MAX         (1u << 20)
+#define CODE_AHEAD       (2ull << 20)
 #define USER_LINKS_TRIED 256u
-#define NO_ENTRY UINT16_MAX
-#define INST_HASH 65536u
-#define THUNK_BYTES ((uint64_t)THUNK_MAX * THUNK_SIZE)
+#define NO_ENTRY         UINT16_MAX
+#define INST_HASH        65536u
+#define THUNK_BYTES      ((uint64_t)THUNK_MAX * THUNK_SIZE)
 /* Bits of vm.code_pages[]. */
 #define CODE_PAGE_VERSO 1u
 #define CODE_PAGE_UNIT  2u /* holds a part of a page-straddling instruction */
 
 struct thunk {
     uint32_t eip;
-    struct inst *inst; /* NULL: leaves to the emulator (code_force_emulation) */
+    struct inst *inst;                   /* NULL: leaves to the emulator (code_force_emulation) */
     uint32_t next_of_inst, next_in_hash; /* + 1 */
 };
 
 struct link_rec {
-    struct inst *from, *to; /* to: linked at present */
-    uint32_t field, tail;   /* offsets from code_rx */
-    uint32_t target;        /* guest EIP */
+    struct inst *from, *to;         /* to: linked at present */
+    uint32_t field, tail;           /* offsets from code_rx */
+    uint32_t target;                /* guest EIP */
     uint32_t next_by_page, next_in; /* + 1 */
 };
 
@@ -59,10 +63,33 @@ static void set_bit(uint8_t *map, unsigned i)
     map[i >> 3] |= (uint8_t)(1u << (i & 7));
 }
 
-static void *reserve(size_t bytes)
+/* The tables of this file: reserved at their greatest size, touched as they fill. */
+#define ARRAYS 10u
+struct array {
+    void **at;
+    size_t bytes;
+};
+
+static void arrays(struct machine *m, struct array out[ARRAYS])
 {
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
+#define ARRAY(field, n)                                                                                      \
+    {                                                                                                        \
+        (void **)&m->field, (n) * sizeof(*m->field)                                                          \
+    }
+    const struct array all[ARRAYS] = {
+        ARRAY(code_owner, (THUNK_BYTES + CODE_SIZE) / CODE_GRANULE),
+        ARRAY(thunk, THUNK_MAX),
+        ARRAY(thunk_hash, THUNK_HASH),
+        ARRAY(page_hash, PAGE_HASH),
+        ARRAY(inst_hash, INST_HASH),
+        ARRAY(inst_pool, INST_MAX),
+        ARRAY(link, LINK_MAX),
+        ARRAY(link_by_page[0], LINEAR_PAGES),
+        ARRAY(link_by_page[1], LINEAR_PAGES),
+        ARRAY(inst_at, LINEAR_PAGES),
+    };
+#undef ARRAY
+    memcpy(out, all, sizeof(all));
 }
 
 bool code_init(struct machine *m, char *err, size_t err_size)
@@ -75,20 +102,16 @@ bool code_init(struct machine *m, char *err, size_t err_size)
     m->code_rx = mmap(NULL, total, PROT_READ | PROT_EXEC, MAP_SHARED, m->code_fd, 0);
     if (m->code_rw == MAP_FAILED || m->code_rx == MAP_FAILED)
         goto fail;
-    m->code_owner = reserve((total / CODE_GRANULE) * sizeof(*m->code_owner));
-    m->thunk = reserve(THUNK_MAX * sizeof(*m->thunk));
-    m->thunk_hash = reserve(THUNK_HASH * sizeof(*m->thunk_hash));
-    m->page_hash = reserve(PAGE_HASH * sizeof(*m->page_hash));
-    m->inst_hash = reserve(INST_HASH * sizeof(*m->inst_hash));
-    m->inst_pool = reserve(INST_MAX * sizeof(*m->inst_pool));
-    m->link = reserve(LINK_MAX * sizeof(*m->link));
-    m->link_by_page[0] = reserve((1u << 20) * sizeof(uint32_t));
-    m->link_by_page[1] = reserve((1u << 20) * sizeof(uint32_t));
-    m->inst_at = reserve((1u << 20) * sizeof(*m->inst_at));
+    struct array all[ARRAYS];
+    arrays(m, all);
+    for (unsigned i = 0; i < ARRAYS; i++) {
+        *all[i].at = mmap(NULL, all[i].bytes, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (*all[i].at == MAP_FAILED)
+            goto fail;
+    }
     m->scan = malloc(sizeof(*m->scan));
-    if (!m->code_owner || !m->thunk || !m->thunk_hash || !m->page_hash || !m->inst_pool || !m->inst_hash || !m->link || !m->link_by_page[0] ||
-        !m->link_by_page[1] ||
-        !m->inst_at || !m->scan)
+    if (!m->scan)
         goto fail;
     m->code_used = m->code_touched = THUNK_BYTES;
     m->options = xlat_host_options() | (m->cfg->lockstep ? XLAT_OPT_STEP : 0);
@@ -99,7 +122,8 @@ fail:
     return false;
 }
 
-/* Host offset of the entry at off, or -1. The first call decodes the whole table: links and branches ask again and again. */
+/* Host offset of the entry at off, or -1. The first call decodes the whole table: links and branches ask
+ * again and again. */
 static int32_t entry_of(struct page_code *pc, uint32_t off)
 {
     const struct xlat_verso *v = &pc->verso;
@@ -134,22 +158,17 @@ void code_destroy(struct machine *m)
     uint64_t total = THUNK_BYTES + CODE_SIZE;
     munmap(m->code_rw, total);
     munmap(m->code_rx, total);
-    munmap(m->code_owner, (total / CODE_GRANULE) * sizeof(*m->code_owner));
-    munmap(m->thunk, THUNK_MAX * sizeof(*m->thunk));
-    munmap(m->thunk_hash, THUNK_HASH * sizeof(*m->thunk_hash));
-    munmap(m->page_hash, PAGE_HASH * sizeof(*m->page_hash));
-    munmap(m->inst_hash, INST_HASH * sizeof(*m->inst_hash));
-    munmap(m->inst_pool, INST_MAX * sizeof(*m->inst_pool));
-    munmap(m->link, LINK_MAX * sizeof(*m->link));
-    munmap(m->link_by_page[0], (1u << 20) * sizeof(uint32_t));
-    munmap(m->link_by_page[1], (1u << 20) * sizeof(uint32_t));
-    munmap(m->inst_at, (1u << 20) * sizeof(*m->inst_at));
+    struct array all[ARRAYS];
+    arrays(m, all);
+    for (unsigned i = 0; i < ARRAYS; i++)
+        munmap(*all[i].at, all[i].bytes);
     close(m->code_fd);
     free(m->scan);
     cache_buf_free(&m->cache_buf);
 }
 
-/* -- Writing host code ---------------------------------------------------------------------------------------------------- */
+/* -- Writing host code
+ * ---------------------------------------------------------------------------------------------------- */
 
 static void put32(struct machine *m, uint64_t off, uint32_t v)
 {
@@ -166,8 +185,9 @@ static uint64_t host_of(const struct machine *m, uint64_t off)
 /* mov r9,rcx; lea ecx,[r8-eip]; jrcxz 1f; mov rcx,r9; jmp [MISS]; 1: mov rcx,r9; jmp target */
 static void write_thunk(struct machine *m, uint64_t off, uint32_t eip, uint64_t target_off)
 {
-    static const uint8_t form[THUNK_SIZE] = {0x49, 0x89, 0xC9, 0x41, 0x8D, 0x88, 0,    0,    0, 0,    0xE3, 0x0A, 0x4C, 0x89, 0xC9,
-                                             0x41, 0xFF, 0xA5, 0,    0,    0,    0,    0x4C, 0x89, 0xC9, 0xE9, 0, 0, 0, 0, 0xCC, 0xCC};
+    static const uint8_t form[THUNK_SIZE] = {0x49, 0x89, 0xC9, 0x41, 0x8D, 0x88, 0,    0, 0,    0,   0xE3,
+                                             0x0A, 0x4C, 0x89, 0xC9, 0x41, 0xFF, 0xA5, 0, 0,    0,   0,
+                                             0x4C, 0x89, 0xC9, 0xE9, 0,    0,    0,    0, 0xCC, 0xCC};
     memcpy(m->code_rw + off, form, THUNK_SIZE);
     put32(m, off + 6, 0u - eip);
     put32(m, off + 18, STUB_OFF(MISS));
@@ -204,7 +224,8 @@ static struct inst *inst_find(struct machine *m, const struct page_code *pc, uin
     return NULL;
 }
 
-/* Code memory ahead of use, in both mappings: one call for 2 MiB instead of four dear faults for each page. */
+/* Code memory ahead of use, in both mappings: one call for 2 MiB instead of four dear faults for each page.
+ */
 static void prefault(struct machine *m, uint64_t end)
 {
     uint64_t total = THUNK_BYTES + CODE_SIZE;
@@ -216,12 +237,14 @@ static void prefault(struct machine *m, uint64_t end)
     }
 }
 
-/* -- Links ----------------------------------------------------------------------------------------------------------------- */
+/* -- Links
+ * -----------------------------------------------------------------------------------------------------------------
+ */
 
 static bool linkable(const struct link_rec *l, const struct inst *to)
 {
-    return !l->to && !l->from->dead && !to->dead && !to->page->unit && l->from->page->mode == to->page->mode &&
-           !bit(to->page->straddle, l->target & PAGE_MASK_);
+    return !l->to && !l->from->dead && !to->dead && !to->page->unit &&
+           l->from->page->mode == to->page->mode && !bit(to->page->straddle, l->target & PAGE_MASK_);
 }
 
 static void link_to(struct machine *m, uint32_t n, struct inst *to)
@@ -272,14 +295,20 @@ static void links_of_new(struct machine *m, struct inst *in)
     for (uint32_t i = 0; i < v->link_count; i++) {
         uint32_t n = m->link_used++;
         uint32_t target = in->lin + (uint32_t)v->links[i].target;
-        m->link[n] = (struct link_rec){in, NULL, in->code_off + v->links[i].field_off, in->code_off + v->links[i].tail_off,
-                                       target, by_page[target >> 12], 0};
+        m->link[n] = (struct link_rec){in,
+                                       NULL,
+                                       in->code_off + v->links[i].field_off,
+                                       in->code_off + v->links[i].tail_off,
+                                       target,
+                                       by_page[target >> 12],
+                                       0};
         by_page[target >> 12] = n + 1;
     }
 }
 
-/* Calls back for records of living code that branches to linear page lin, newest first; forgets those of dead code. Processes come and
- * go at random addresses, so that user lists grow long with code that never runs again: at most `limit` are looked at. */
+/* Calls back for records of living code that branches to linear page lin, newest first; forgets those of dead
+ * code. Processes come and go at random addresses, so that user lists grow long with code that never runs
+ * again: at most `limit` are looked at. */
 static void each_link_to(struct machine *m, bool user, uint32_t lin, unsigned limit, struct inst *to,
                          void (*fn)(struct machine *, uint32_t n, struct inst *to))
 {
@@ -332,7 +361,8 @@ void code_unlink_linear(struct machine *m, uint32_t lin)
     m->inst_at[lin >> 12] = NULL;
 }
 
-/* -- Links of user code ------------------------------------------------------------------------------------------------------ */
+/* -- Links of user code
+ * ------------------------------------------------------------------------------------------------------ */
 
 static bool reached_in(const struct machine *m, const struct inst *in, unsigned w)
 {
@@ -369,13 +399,15 @@ static bool still_mapped(struct machine *m, const struct inst *to)
         return true;
     struct mmu_page p;
     struct mmu_fault f;
-    if (pfn != UINT32_MAX || !mmu_walk(&m->vm, gva(to->lin), MMU_EXEC | MMU_USER, &p, &f) || p.page.v >> 12 != to->page->pfn)
+    if (pfn != UINT32_MAX || !mmu_walk(&m->vm, gva(to->lin), MMU_EXEC | MMU_USER, &p, &f) ||
+        p.page.v >> 12 != to->page->pfn)
         return false;
     window_note_exec(m, gva(to->lin), to->page->pfn);
     return true;
 }
 
-/* Makes `in` reachable in the current window: checks the closure of its links, then links what can be linked. */
+/* Makes `in` reachable in the current window: checks the closure of its links, then links what can be linked.
+ */
 static void reach_user(struct machine *m, struct inst *in)
 {
     struct window *w = m->current;
@@ -401,7 +433,8 @@ static void reach_user(struct machine *m, struct inst *in)
             work[depth++] = to;
         }
     }
-    if (w->exec_epoch != epoch) { /* noting a mapping displaced another: nothing is reachable, and nothing gets linked now */
+    if (w->exec_epoch !=
+        epoch) { /* noting a mapping displaced another: nothing is reachable, and nothing gets linked now */
         in->reached[id] = 0;
         return;
     }
@@ -414,7 +447,9 @@ static void reach_user(struct machine *m, struct inst *in)
     }
 }
 
-/* -- Instances ------------------------------------------------------------------------------------------------------------- */
+/* -- Instances
+ * -------------------------------------------------------------------------------------------------------------
+ */
 
 void code_flush_all(struct machine *m)
 {
@@ -439,18 +474,15 @@ void code_flush_all(struct machine *m)
     m->inst_used = 0;
     m->inst_free = NULL;
     m->code_used = THUNK_BYTES;
-    for (unsigned i = 0; i < WINDOW_MAX; i++)
-        if (m->window[i].live)
-            window_flush_ibtc(m, &m->window[i]);
-    machine_reset_shadow(m);
+    window_forget_branches(m);
 }
 
 static struct inst *inst_make(struct machine *m, struct page_code *pc, uint32_t lin)
 {
     const struct xlat_verso *v = &pc->verso;
     uint64_t room = (v->code_len + CODE_GRANULE - 1) & ~(uint64_t)(CODE_GRANULE - 1);
-    if (m->code_used + room > THUNK_BYTES + CODE_SIZE || m->inst_used == INST_MAX || m->thunk_used + 64 > THUNK_MAX ||
-        m->link_used + v->link_count > LINK_MAX)
+    if (m->code_used + room > THUNK_BYTES + CODE_SIZE || m->inst_used == INST_MAX ||
+        m->thunk_used + 64 > THUNK_MAX || m->link_used + v->link_count > LINK_MAX)
         code_flush_all(m);
     prefault(m, m->code_used + room);
     struct inst *in = &m->inst_pool[m->inst_used++];
@@ -497,7 +529,8 @@ static void inst_kill(struct machine *m, struct inst *in)
     unlink_all_into(m, in);
     if (m->inst_at[in->lin >> 12] == in)
         m->inst_at[in->lin >> 12] = NULL;
-    for (uint64_t g = in->code_off / CODE_GRANULE; g * CODE_GRANULE < in->code_off + (uint64_t)in->code_len; g++)
+    for (uint64_t g = in->code_off / CODE_GRANULE; g * CODE_GRANULE < in->code_off + (uint64_t)in->code_len;
+         g++)
         m->code_owner[g] = NULL;
     in->page = NULL;
 }
@@ -517,7 +550,9 @@ bool code_in_thunks(struct machine *m, uint64_t rip)
 
 static uint32_t thunk_get(struct machine *m, struct inst *in, uint32_t eip, uint32_t host)
 {
-    uint32_t h = (uint32_t)(((uint64_t)eip * 0x9E3779B1u ^ (uint32_t)(in - m->inst_pool) * 0x85EBCA6Bu) >> 7) % THUNK_HASH;
+    uint32_t h =
+        (uint32_t)(((uint64_t)eip * 0x9E3779B1u ^ (uint32_t)(in - m->inst_pool) * 0x85EBCA6Bu) >> 7) %
+        THUNK_HASH;
     for (uint32_t n = m->thunk_hash[h]; n; n = m->thunk[n - 1].next_in_hash)
         if (m->thunk[n - 1].inst == in && m->thunk[n - 1].eip == eip)
             return n - 1;
@@ -529,12 +564,9 @@ static uint32_t thunk_get(struct machine *m, struct inst *in, uint32_t eip, uint
     return n;
 }
 
-/* -- Making versos ----------------------------------------------------------------------------------------------------------- */
-
-static uint64_t clock_ns(void)
-{
-    return machine_now_ns();
-}
+/* -- Making versos
+ * -----------------------------------------------------------------------------------------------------------
+ */
 
 static void note_attr(struct page_code *pc, const uint8_t *attr)
 {
@@ -571,7 +603,8 @@ static void count_absent(struct machine *m, const struct page_code *pc)
     uint64_t at = (uint64_t)pc->pfn * PAGE_SIZE_;
     for (unsigned i = 0; i < m->cfg->segment_count; i++) {
         const struct run_segment *s = &m->cfg->segment[i];
-        if (!(pc->mode & XLAT_MODE_USER) && at + PAGE_SIZE_ > s->paddr && at < (uint64_t)s->paddr + s->filesz) {
+        if (!(pc->mode & XLAT_MODE_USER) && at + PAGE_SIZE_ > s->paddr &&
+            at < (uint64_t)s->paddr + s->filesz) {
             COUNT(m, PAGE_MISS_PATCHED);
             return;
         }
@@ -597,7 +630,8 @@ static bool load_page(struct machine *m, struct page_code *pc, const uint8_t *re
         count_absent(m, pc);
         return false;
     }
-    if (!xlat_deserialize(rec.verso, rec.verso_len, &pc->verso) || pc->verso.mode != pc->mode || pc->verso.options != m->options) {
+    if (!xlat_deserialize(rec.verso, rec.verso_len, &pc->verso) || pc->verso.mode != pc->mode ||
+        pc->verso.options != m->options) {
         COUNT(m, PAGE_MISS_REFUSED);
         return false;
     }
@@ -631,7 +665,11 @@ static void store_page(struct machine *m, const struct page_code *pc)
         if (scan_class_sensitive((enum scan_class)c))
             sensitive += m->scan->class_count[c];
     struct cache_key key = key_of(m, pc);
-    struct cache_record rec = {m->vm.ram + (uint64_t)pc->pfn * PAGE_SIZE_, m->scan->attr, buf, (uint32_t)need, m->scan->count,
+    struct cache_record rec = {m->vm.ram + (uint64_t)pc->pfn * PAGE_SIZE_,
+                               m->scan->attr,
+                               buf,
+                               (uint32_t)need,
+                               m->scan->count,
                                sensitive};
     cache_put_later(m->cfg->cache, &key, &rec);
 }
@@ -680,8 +718,10 @@ static struct page_code *page_find(struct machine *m, uint32_t pfn, uint32_t mod
     return NULL;
 }
 
-/* Makes or loads the verso of a page with an entry at off. old: a verso without that entry, whose entries are taken over. */
-static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mode, uint32_t off, const struct page_code *old)
+/* Makes or loads the verso of a page with an entry at off. old: a verso without that entry, whose entries are
+ * taken over. */
+static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mode, uint32_t off,
+                                   const struct page_code *old)
 {
     struct page_code *pc = calloc(1, sizeof(*pc));
     if (!pc)
@@ -697,20 +737,20 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
         pc->forced = old->forced;
     }
     if (cached) {
-        uint64_t t = clock_ns();
+        uint64_t t = machine_now_ns();
         cache_hash_page(recto, &pc->hash_lo, &pc->hash_hi);
         stored = !old && load_page(m, pc, recto, off);
-        COUNT_ADD(m, CACHE_NS, clock_ns() - t);
+        COUNT_ADD(m, CACHE_NS, machine_now_ns() - t);
     } else {
         COUNT(m, PAGE_OFF);
     }
     if (!stored) {
-        uint64_t t = clock_ns();
+        uint64_t t = machine_now_ns();
         if (!translate_page(m, pc, recto, off)) {
             page_code_free(pc);
             return NULL;
         }
-        COUNT_ADD(m, TRANSLATE_NS, clock_ns() - t);
+        COUNT_ADD(m, TRANSLATE_NS, machine_now_ns() - t);
         if (cached && !m->cfg->cache_readonly && !pc->forced)
             store_page(m, pc);
     }
@@ -732,7 +772,8 @@ static void page_remove(struct machine *m, struct page_code *pc)
     page_code_free(pc);
 }
 
-/* -- Page-straddling instructions --------------------------------------------------------------------------------------------- */
+/* -- Page-straddling instructions
+ * --------------------------------------------------------------------------------------------- */
 
 static struct page_code *unit_get(struct machine *m, uint32_t pfn, uint32_t pfn2, uint32_t mode, uint32_t off)
 {
@@ -765,7 +806,8 @@ static struct page_code *unit_get(struct machine *m, uint32_t pfn, uint32_t pfn2
     return pc;
 }
 
-/* Units whose second page is pfn hang in the buckets of their first page, which is usually the neighbour in the file but may be any. */
+/* Units whose second page is pfn hang in the buckets of their first page, which is usually the neighbour in
+ * the file but may be any. */
 static void units_drop(struct machine *m, uint32_t pfn)
 {
     for (unsigned b = 0; b < PAGE_HASH; b++)
@@ -776,7 +818,9 @@ static void units_drop(struct machine *m, uint32_t pfn)
         }
 }
 
-/* -- Writes to code ------------------------------------------------------------------------------------------------------------ */
+/* -- Writes to code
+ * ------------------------------------------------------------------------------------------------------------
+ */
 
 void code_drop_page(struct machine *m, uint32_t pfn)
 {
@@ -795,7 +839,8 @@ void code_drop_page(struct machine *m, uint32_t pfn)
 void code_written(struct machine *m, gpa_t a, unsigned len)
 {
     uint32_t pfn = (uint32_t)(a.v >> 12), off = (uint32_t)a.v & PAGE_MASK_;
-    /* A unit's bytes: the end of its first page is covered by that page's verso; the start of its second page is within 14 bytes. */
+    /* A unit's bytes: the end of its first page is covered by that page's verso; the start of its second page
+     * is within 14 bytes. */
     bool hit = (m->vm.code_pages[pfn] & CODE_PAGE_UNIT) && off < SCAN_INSN_MAX_LEN, any = false;
     for (struct page_code *pc = m->page_hash[page_bucket(pfn)]; pc && !hit; pc = pc->next) {
         if (pc->pfn != pfn)
@@ -812,7 +857,9 @@ void code_written(struct machine *m, gpa_t a, unsigned len)
         code_drop_page(m, pfn);
 }
 
-/* -- Resolution ----------------------------------------------------------------------------------------------------------------- */
+/* -- Resolution
+ * -----------------------------------------------------------------------------------------------------------------
+ */
 
 enum code_result code_resolve(struct machine *m, uint32_t eip, struct mmu_fault *fault)
 {
@@ -880,7 +927,8 @@ void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip)
         return;
     set_bit(pc->emulate, off);
     struct scan_insn insn;
-    if (pc->unit || scan_decode(m->vm.ram + (uint64_t)pc->pfn * PAGE_SIZE_ + off, SCAN_PAGE_SIZE - off, 32, &insn) != SCAN_OK)
+    if (pc->unit || scan_decode(m->vm.ram + (uint64_t)pc->pfn * PAGE_SIZE_ + off, SCAN_PAGE_SIZE - off, 32,
+                                &insn) != SCAN_OK)
         return;
     bool room = m->thunk_used < THUNK_MAX;
     for (unsigned i = 1; i < 5 && room; i++) {

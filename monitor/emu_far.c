@@ -277,6 +277,23 @@ static void to_system(struct emu *e, uint16_t sel, struct emu_desc *d, bool call
     }
 }
 
+/* The target of a far jump or call in protected mode. True: a code segment, checked, in *d. False: a gate or
+ * TSS took it. */
+static bool to_code(struct emu *e, uint16_t sel, struct emu_desc *d, bool call)
+{
+    if (!(sel & ~3u))
+        emu_gp0(e);
+    emu_need_desc(e, sel, d, CPU_EXC_GP);
+    if (!(desc_attr(d) & SEG_S)) {
+        to_system(e, sel, d, call);
+        return false;
+    }
+    if (!is_code(desc_attr(d)))
+        emu_sel_fault(e, CPU_EXC_GP, sel);
+    check_direct(e, sel, d);
+    return true;
+}
+
 void emu_far_jump(struct emu *e, uint16_t sel, uint32_t off)
 {
     struct emu_desc d;
@@ -286,16 +303,8 @@ void emu_far_jump(struct emu *e, uint16_t sel, uint32_t off)
         set_cs_real(e, sel, off);
         return;
     }
-    if (!(sel & ~3u))
-        emu_gp0(e);
-    emu_need_desc(e, sel, &d, CPU_EXC_GP);
-    if (!(desc_attr(&d) & SEG_S)) {
-        to_system(e, sel, &d, false);
+    if (!to_code(e, sel, &d, false))
         return;
-    }
-    if (!is_code(desc_attr(&d)))
-        emu_sel_fault(e, CPU_EXC_GP, sel);
-    check_direct(e, sel, &d);
     if (off > desc_limit(&d))
         emu_gp0(e);
     set_cs(e, sel, &d, e->c->cpl, off);
@@ -306,18 +315,8 @@ void emu_far_call(struct emu *e, uint16_t sel, uint32_t off, unsigned opsize)
     struct cpu *c = e->c;
     struct emu_desc d = {0};
     emu_snap(e);
-    if (!emu_real(e)) {
-        if (!(sel & ~3u))
-            emu_gp0(e);
-        emu_need_desc(e, sel, &d, CPU_EXC_GP);
-        if (!(desc_attr(&d) & SEG_S)) {
-            to_system(e, sel, &d, true);
-            return;
-        }
-        if (!is_code(desc_attr(&d)))
-            emu_sel_fault(e, CPU_EXC_GP, sel);
-        check_direct(e, sel, &d);
-    }
+    if (!emu_real(e) && !to_code(e, sel, &d, true))
+        return;
     struct frame f = frame_here(e, opsize);
     frame_add(&f, c->seg[SCAN_CS].sel);
     frame_add(&f, e->next);

@@ -1,12 +1,13 @@
 /* monitor/lockstep.c: translated code against the emulator, one instruction at a time.
  *
- * Each instruction runs twice on the same state: first translated (code made with XLAT_OPT_STEP, which leaves after every
- * instruction), then, with registers and the memory it can have written put back, in the emulator, whose result is kept. Registers, defined
- * flags, x87/SSE state and that memory must agree. Instructions that leave to the emulator, and those that fault, run there only; their
- * unwound state must be the state before the instruction.
+ * Each instruction runs twice on the same state: first translated (code made with XLAT_OPT_STEP, which leaves
+ * after every instruction), then, with registers and the memory it can have written put back, in the
+ * emulator, whose result is kept. Registers, defined flags, x87/SSE state and that memory must agree.
+ * Instructions that leave to the emulator, and those that fault, run there only; their unwound state must be
+ * the state before the instruction.
  *
- * Memory compared: 64 bytes at the explicit operand, the stack from 96 bytes below ESP to 96 above it, 32 bytes at EDI and EDI's run of a
- * repeated string instruction up to 4 KiB.
+ * Memory compared: 64 bytes at the explicit operand, the stack from 96 bytes below ESP to 96 above it, 32
+ * bytes at EDI and EDI's run of a repeated string instruction up to 4 KiB.
  */
 #include <stdio.h>
 #include <string.h>
@@ -14,7 +15,7 @@
 #include "monitor/machine.h"
 #include "monitor/lockstep.h"
 
-#define AREA_MAX 5u
+#define AREA_MAX   5u
 #define AREA_BYTES 8192u
 
 struct area {
@@ -81,7 +82,8 @@ static void gather(struct machine *m, const struct scan_insn *i)
     area_add(m, c->gpr[CPU_ESP] - 96, 192);
     uint32_t ea = operand_address(c, i);
     /* Bit strings reach beyond their operand by the register's value. */
-    if (i->map == SCAN_MAP_0F && (i->opcode == 0xAB || i->opcode == 0xB3 || i->opcode == 0xBB || i->opcode == 0xA3))
+    if (i->map == SCAN_MAP_0F &&
+        (i->opcode == 0xAB || i->opcode == 0xB3 || i->opcode == 0xBB || i->opcode == 0xA3))
         ea += (uint32_t)((int32_t)c->gpr[scan_modrm_reg(i)] >> 5) * 4;
     if (i->disp_len || i->has_modrm)
         area_add(m, ea, 64);
@@ -118,8 +120,8 @@ static uint32_t undefined_flags(const struct scan_insn *i, const struct cpu *bef
             return f;
         }
         if ((op < 0x40 && ((op >> 3 & 7) == 1 || (op >> 3 & 7) == 4 || (op >> 3 & 7) == 6)) ||
-            ((op & 0xFC) == 0x80 && (reg == 1 || reg == 4 || reg == 6)) || op == 0x84 || op == 0x85 || op == 0xA8 || op == 0xA9 ||
-            ((op & 0xFE) == 0xF6 && reg < 2))
+            ((op & 0xFC) == 0x80 && (reg == 1 || reg == 4 || reg == 6)) || op == 0x84 || op == 0x85 ||
+            op == 0xA8 || op == 0xA9 || ((op & 0xFE) == 0xF6 && reg < 2))
             return CPU_AF;
         if (op == 0xD4 || op == 0xD5)
             return CPU_OF | CPU_AF | CPU_CF;
@@ -140,12 +142,15 @@ static uint32_t undefined_flags(const struct scan_insn *i, const struct cpu *bef
 
 static void print_state(const char *title, const struct cpu *c)
 {
-    fprintf(stderr, "  %-10s eip=%08x eax=%08x ecx=%08x edx=%08x ebx=%08x esp=%08x ebp=%08x esi=%08x edi=%08x flags=%08x\n", title, c->eip,
-            c->gpr[0], c->gpr[1], c->gpr[2], c->gpr[3], c->gpr[4], c->gpr[5], c->gpr[6], c->gpr[7], cpu_eflags(c));
+    fprintf(stderr,
+            "  %-10s eip=%08x eax=%08x ecx=%08x edx=%08x ebx=%08x esp=%08x ebp=%08x esi=%08x edi=%08x "
+            "flags=%08x\n",
+            title, c->eip, c->gpr[0], c->gpr[1], c->gpr[2], c->gpr[3], c->gpr[4], c->gpr[5], c->gpr[6],
+            c->gpr[7], cpu_eflags(c));
 }
 
-static enum run_end differ(struct machine *m, const char *what, const struct cpu *before, const struct cpu *translated,
-                           const struct scan_insn *i)
+static enum lockstep_result differ(struct machine *m, const char *what, const struct cpu *before,
+                                   const struct cpu *translated, const struct scan_insn *i)
 {
     uint8_t bytes[16] = {0};
     char text[96] = "?";
@@ -155,7 +160,8 @@ static enum run_end differ(struct machine *m, const char *what, const struct cpu
         memcpy(bytes, m->vm.ram + at, 15);
         scan_disassemble(bytes, 15, 32, before->eip, text, sizeof(text));
     }
-    fprintf(stderr, "verso: lockstep: %s differs after %llu instructions at %08x: %s (cpl %u)\n  bytes:", what,
+    fprintf(stderr,
+            "verso: lockstep: %s differs after %llu instructions at %08x: %s (cpl %u)\n  bytes:", what,
             (unsigned long long)m->counter[RUN_COUNTER_LOCKSTEP_INSNS], before->eip, text, before->cpl);
     for (unsigned n = 0; n < i->len; n++)
         fprintf(stderr, " %02x", bytes[n]);
@@ -165,12 +171,13 @@ static enum run_end differ(struct machine *m, const char *what, const struct cpu
     print_state("emulated", m->vm.cpu);
     m->ended = true;
     m->end = RUN_LOCKSTEP_DIFF;
-    return RUN_LOCKSTEP_DIFF;
+    return LOCKSTEP_DIFFER;
 }
 
 static bool fpu_equal(const struct cpu *a, const struct cpu *b)
 {
-    /* FCW FSW FTW, then ST0-7 (10 of 16 bytes each), MXCSR, XMM0-7; not the instruction and data pointers and the opcode. */
+    /* FCW FSW FTW, then ST0-7 (10 of 16 bytes each), MXCSR, XMM0-7; not the instruction and data pointers and
+     * the opcode. */
     if (memcmp(a->fx, b->fx, 5) || memcmp(a->fx + 24, b->fx + 24, 4) || memcmp(a->fx + 160, b->fx + 160, 128))
         return false;
     for (unsigned i = 0; i < 8; i++)
@@ -179,8 +186,8 @@ static bool fpu_equal(const struct cpu *a, const struct cpu *b)
     return true;
 }
 
-/* An instruction that writes the paging entry that maps what it writes: whether A and D of the new entry are set at once or with the
- * next walk is the TLB's choice (SDM vol. 3, 4.8). */
+/* An instruction that writes the paging entry that maps what it writes: whether A and D of the new entry are
+ * set at once or with the next walk is the TLB's choice (SDM vol. 3, 4.8). */
 static bool own_entry(struct machine *m, uint32_t lin, uint8_t a, uint8_t b)
 {
     struct mmu_page p;
@@ -189,7 +196,8 @@ static bool own_entry(struct machine *m, uint32_t lin, uint8_t a, uint8_t b)
     return (p.pde.v ^ p.page.v) >> 12 == 0 || (p.pte.v ^ p.page.v) >> 12 == 0;
 }
 
-static enum run_end compare(struct machine *m, const struct cpu *before, const struct cpu *t, const struct scan_insn *i)
+static enum lockstep_result compare(struct machine *m, const struct cpu *before, const struct cpu *t,
+                                    const struct scan_insn *i)
 {
     const struct cpu *e = m->vm.cpu;
     uint32_t undefined = undefined_flags(i, before);
@@ -211,17 +219,18 @@ static enum run_end compare(struct machine *m, const struct cpu *before, const s
         area_copy(a, now, false);
         if (memcmp(now, a->translated, a->len)) {
             uint32_t at = 0;
-            while (at < a->len && (now[at] == a->translated[at] || own_entry(m, a->lin + at, now[at], a->translated[at])))
+            while (at < a->len &&
+                   (now[at] == a->translated[at] || own_entry(m, a->lin + at, now[at], a->translated[at])))
                 at++;
             if (at == a->len)
                 continue;
-            fprintf(stderr, "verso: lockstep: byte at %08x: before %02x, translated %02x, emulated %02x\n", a->lin + at, a->before[at],
-                    a->translated[at], now[at]);
+            fprintf(stderr, "verso: lockstep: byte at %08x: before %02x, translated %02x, emulated %02x\n",
+                    a->lin + at, a->before[at], a->translated[at], now[at]);
             return differ(m, "memory", before, t, i);
         }
     }
     m->counter[RUN_COUNTER_LOCKSTEP_INSNS]++;
-    return RUN_POWER_OFF;
+    return LOCKSTEP_EQUAL;
 }
 
 /* Reads the instruction at EIP. False: not all of it is readable RAM. */
@@ -242,7 +251,7 @@ static bool fetch(struct machine *m, struct scan_insn *i)
     return scan_decode(bytes, n, 32, i) == SCAN_OK;
 }
 
-enum run_end lockstep_step(struct machine *m)
+enum lockstep_result lockstep_step(struct machine *m)
 {
     static struct cpu before, translated;
     struct cpu *c = m->vm.cpu;
@@ -257,21 +266,22 @@ enum run_end lockstep_step(struct machine *m)
     COUNT(m, EXITS);
     translated = *c;
     if (why == XLAT_STUB_MISS && c->eip == before.eip)
-        return RUN_RESET; /* the caller resolves and comes again */
+        return LOCKSTEP_RESOLVE;
     if (why == STUB_EXIT_ABORTED || why == STUB_EXIT_SIGNAL) {
         if (c->eip == before.eip)
-            return RUN_QUIT;
+            return LOCKSTEP_SIGNAL;
         why = XLAT_STUB_STEP; /* interrupted after the instruction: as good as a step */
     }
     if (why == XLAT_STUB_EMULATE || why == STUB_EXIT_FAULT) {
-        if (c->eip != before.eip || memcmp(c->gpr, before.gpr, sizeof(c->gpr)) || cpu_eflags(c) != cpu_eflags(&before))
+        if (c->eip != before.eip || memcmp(c->gpr, before.gpr, sizeof(c->gpr)) ||
+            cpu_eflags(c) != cpu_eflags(&before))
             /* A repeated string instruction may have got some way; all else must be as before. */
             if (!(readable && insn.cls == SCAN_CLASS_STRING && c->eip == before.eip))
                 return differ(m, "the unwound state", &before, &translated, &insn);
-        return RUN_EXIT_PORT; /* the caller emulates */
+        return LOCKSTEP_EMULATE;
     }
     if (!readable)
-        return RUN_POWER_OFF;
+        return LOCKSTEP_EQUAL;
     /* Areas may overlap: all are read before the first is put back. */
     for (unsigned n = 0; n < area_count; n++)
         area_copy(&areas[n], areas[n].translated, false);

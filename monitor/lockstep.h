@@ -4,8 +4,14 @@
 
 #include "monitor/machine.h"
 
-/* The state at entry must be prepared (mode, window). Returns RUN_POWER_OFF: compared and equal; RUN_RESET: the branch table has no entry
- * for EIP; RUN_EXIT_PORT: to be emulated only; RUN_QUIT: a signal came first; RUN_LOCKSTEP_DIFF: reported, the machine has ended. */
-enum run_end lockstep_step(struct machine *m);
+enum lockstep_result {
+    LOCKSTEP_EQUAL,   /* compared (or, where its bytes could not be read beforehand, only run) */
+    LOCKSTEP_RESOLVE, /* the branch table has no entry for EIP: resolve and come again */
+    LOCKSTEP_EMULATE, /* the emulator's alone: run it there */
+    LOCKSTEP_SIGNAL,  /* a signal came first: nothing ran */
+    LOCKSTEP_DIFFER,  /* reported; the machine has ended */
+};
+/* The state at entry must be prepared (mode, window). */
+enum lockstep_result lockstep_step(struct machine *m);
 
 #endif

@@ -80,7 +80,9 @@ void window_note_exec(struct machine *m, gva_t a, uint32_t pfn);
 uint32_t window_exec_pfn(const struct window *w, uint32_t lin);
 /* Takes write access to a guest page away in every window. */
 void window_protect(struct machine *m, uint32_t pfn);
-void window_flush_ibtc(struct machine *m, struct window *w);
+/* Empties every window's branch table and the shadow stack: they know EIPs only, not what code was made for.
+ */
+void window_forget_branches(struct machine *m);
 void window_reset_all(struct machine *m);
 
 /* -- code.c: patched pages in memory
@@ -204,7 +206,6 @@ struct machine {
     bool intr;     /* level of the 8259's request */
     uint8_t *shadow_stack;
     uint64_t shadow_size, shadow_top;
-    uint32_t fault_eip;
     gva_t fault_addr;
     uint64_t fault_rip, fault_host; /* host addresses of the instruction and of the access */
     bool fault_write,
@@ -226,8 +227,6 @@ struct machine {
     pthread_mutex_t input_lock;
     uint8_t input[4096];
     unsigned input_head, input_tail;
-    sigset_t old_mask, wait_mask;
-    bool reset_asked, power_off_asked;
     uint64_t insns;
     char out[4096];
     unsigned out_len;

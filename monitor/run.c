@@ -1,8 +1,8 @@
 /* monitor/run.c: the run loop: enter translated code, find out why it came back, act.
  *
- * Everything that is not a plain instruction comes back here: sensitive instructions for the emulator, unresolved branches, host faults that
- * are the guest's or nobody's, signals. Host faults that only needed a mapping are settled inside the signal handler (signals.c) and never
- * seen here.
+ * Everything that is not a plain instruction comes back here: sensitive instructions for the emulator,
+ * unresolved branches, host faults that are the guest's or nobody's, signals. Host faults that only needed a
+ * mapping are settled inside the signal handler (signals.c) and never seen here.
  */
 #include <errno.h>
 #include <poll.h>
@@ -18,9 +18,10 @@
 #include "monitor/trace.h"
 
 #define SHADOW_BYTES (256u << 10)
-/* Emulated in one go when the state is not one that translated code is made for (segments, real mode, ...). */
-#define EMULATE_BURST 1024u
-#define SITE_PATIENCE 3u /* faults of one instruction before it is made to leave to the emulator */
+/* Emulated in one go when the state is not one that translated code is made for (segments, real mode, ...).
+ */
+#define EMULATE_BURST  1024u
+#define SITE_PATIENCE  3u  /* faults of one instruction before it is made to leave to the emulator */
 #define EMULATE_SAMPLE 64u /* one in so many emulated instructions is timed */
 
 static struct machine *running; /* for run_quit() only */
@@ -32,7 +33,8 @@ uint64_t machine_now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* -- Counters' names ----------------------------------------------------------------------------------------------------- */
+/* -- Counters' names
+ * ----------------------------------------------------------------------------------------------------- */
 
 const char *run_counter_name(enum run_counter c)
 {
@@ -54,7 +56,8 @@ const char *run_counter_text(enum run_counter c)
     return texts[c];
 }
 
-/* -- What the bus asks of the machine --------------------------------------------------------------------------------------- */
+/* -- What the bus asks of the machine
+ * --------------------------------------------------------------------------------------- */
 
 static uint64_t bus_now(void *opaque)
 {
@@ -145,10 +148,12 @@ static void bus_debug_out(void *opaque, uint8_t byte)
 }
 
 static const struct dev_host_ops host_ops = {
-    bus_now, bus_deadline, bus_intr, bus_a20, bus_power_off, bus_reset, bus_exit, bus_serial_out, bus_debug_out,
+    bus_now,   bus_deadline, bus_intr,       bus_a20,       bus_power_off,
+    bus_reset, bus_exit,     bus_serial_out, bus_debug_out,
 };
 
-/* -- Hooks of emulator and MMU. They tolerate a bare struct vm (unit tests): run is set by run_machine() only. ---------------- */
+/* -- Hooks of emulator and MMU. They tolerate a bare struct vm (unit tests): run is set by run_machine()
+ * only. ---------------- */
 
 void vm_code_written(struct vm *vm, gpa_t a, unsigned len)
 {
@@ -180,14 +185,15 @@ void vm_exception(struct vm *vm, unsigned vector, bool has_error, uint32_t error
     COUNT(m, EXCEPTIONS);
     if (vector == CPU_EXC_PF)
         COUNT(m, PAGE_FAULTS);
-    TRACE(m, RUN_TRACE_EXC, "exception %u eip=%08x cpl=%u error=%x%s cr2=%08x", vector, vm->cpu->eip, vm->cpu->cpl, error,
-          has_error ? "" : " (none)", vm->cpu->cr2);
+    TRACE(m, RUN_TRACE_EXC, "exception %u eip=%08x cpl=%u error=%x%s cr2=%08x", vector, vm->cpu->eip,
+          vm->cpu->cpl, error, has_error ? "" : " (none)", vm->cpu->cr2);
 }
 
 void vm_port_access(struct vm *vm, uint16_t port, unsigned size, uint32_t value, bool write)
 {
     if (vm->run)
-        TRACE(machine_of(vm), RUN_TRACE_IO, "%s %04x size=%u value=%x eip=%08x", write ? "out" : "in", port, size, value, vm->cpu->eip);
+        TRACE(machine_of(vm), RUN_TRACE_IO, "%s %04x size=%u value=%x eip=%08x", write ? "out" : "in", port,
+              size, value, vm->cpu->eip);
 }
 
 static bool flat_segment(const struct cpu_seg *s)
@@ -202,23 +208,24 @@ void vm_segments_changed(struct vm *vm)
         c->seg_sel[i] = c->seg[i].sel;
     if (!vm->run)
         return;
-    const struct cpu_seg *cs = &c->seg[SCAN_CS], *ss = &c->seg[SCAN_SS], *ds = &c->seg[SCAN_DS], *es = &c->seg[SCAN_ES];
+    const struct cpu_seg *cs = &c->seg[SCAN_CS], *ss = &c->seg[SCAN_SS], *ds = &c->seg[SCAN_DS],
+                         *es = &c->seg[SCAN_ES];
     /* Type bits: CS code and readable, data segments writable and not expand-down; SS and CS with D/B set. */
     bool data = (ss->attr & 0x401E) == 0x4012 && (ds->attr & 0x1E) == 0x12 && (es->attr & 0x1E) == 0x12;
-    machine_of(vm)->flat = flat_segment(cs) && (cs->attr & 0x401A) == 0x401A && flat_segment(ss) && flat_segment(ds) &&
-                           flat_segment(es) && data;
+    machine_of(vm)->flat = flat_segment(cs) && (cs->attr & 0x401A) == 0x401A && flat_segment(ss) &&
+                           flat_segment(ds) && flat_segment(es) && data;
 }
 
-/* The attr of an ES with the accessed bit clear is 12h as well: bits 1 (writable) and 4 (S). */
-
-/* -- State that decides how to run -------------------------------------------------------------------------------------------- */
+/* -- State that decides how to run
+ * -------------------------------------------------------------------------------------------- */
 
 static bool translatable(const struct machine *m)
 {
     const struct cpu *c = m->vm.cpu;
-    return m->flat && (c->cr0 & CPU_CR0_PE) && !(c->eflags_sys & (CPU_VM | CPU_TF)) && (c->cpl == 0 || c->cpl == 3) &&
-           c->shadow == 0 && c->a20_mask == 0xFFFFFFFFu && (c->dr[7] & 0xFF) == 0 &&
-           !((c->eflags_sys & CPU_AC) && (c->cr0 & CPU_CR0_AM) && c->cpl == 3) && !m->cfg->emulate_only;
+    return m->flat && (c->cr0 & CPU_CR0_PE) && !(c->eflags_sys & (CPU_VM | CPU_TF)) &&
+           (c->cpl == 0 || c->cpl == 3) && c->shadow == 0 && c->a20_mask == 0xFFFFFFFFu &&
+           (c->dr[7] & 0xFF) == 0 && !((c->eflags_sys & CPU_AC) && (c->cr0 & CPU_CR0_AM) && c->cpl == 3) &&
+           !m->cfg->emulate_only;
 }
 
 static uint32_t current_mode(const struct machine *m)
@@ -236,26 +243,24 @@ static uint32_t current_mode(const struct machine *m)
 static void prepare(struct machine *m)
 {
     uint32_t mode = current_mode(m);
-    if ((mode ^ m->mode) & ~(uint32_t)XLAT_MODE_USER) {
-        /* The tables and the shadow stack know EIPs only: code made for other trap settings must not be found through them. */
-        for (unsigned i = 0; i < WINDOW_MAX; i++)
-            if (m->window[i].live)
-                window_flush_ibtc(m, &m->window[i]);
-        machine_reset_shadow(m);
-    }
+    if ((mode ^ m->mode) & ~(uint32_t)XLAT_MODE_USER)
+        window_forget_branches(m); /* code made for other trap settings must not be found any more */
     m->mode = mode;
     /* RF only holds back instruction breakpoints, and translated code runs only while none is enabled. */
     m->vm.cpu->eflags_sys &= ~(uint32_t)CPU_RF;
     window_select(m);
 }
 
-/* -- Events ---------------------------------------------------------------------------------------------------------------------- */
+/* -- Events
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
 
 static void take_input(struct machine *m)
 {
     pthread_mutex_lock(&m->input_lock);
     while (m->input_head != m->input_tail) {
-        size_t n = m->input_tail > m->input_head ? m->input_tail - m->input_head : sizeof(m->input) - m->input_head;
+        size_t n =
+            m->input_tail > m->input_head ? m->input_tail - m->input_head : sizeof(m->input) - m->input_head;
         size_t took = dev_serial_in(m->vm.bus, m->input + m->input_head, n);
         if (!took)
             break;
@@ -304,7 +309,9 @@ static void deliver(struct machine *m)
         bus_end(m, RUN_TRIPLE_FAULT);
 }
 
-/* -- Emulation ------------------------------------------------------------------------------------------------------------------- */
+/* -- Emulation
+ * -------------------------------------------------------------------------------------------------------------------
+ */
 
 static void after_emulation(struct machine *m, enum emu_result r)
 {
@@ -314,14 +321,16 @@ static void after_emulation(struct machine *m, enum emu_result r)
         idle(m);
 }
 
-/* The guest's page-fault handler returns to user code: what it mapped is wanted now. Saves the second host fault. */
+/* The guest's page-fault handler returns to user code: what it mapped is wanted now. Saves the second host
+ * fault. */
 static void map_ahead(struct machine *m)
 {
     m->pf_pending = false;
     if (!translatable(m))
         return;
     prepare(m);
-    if (!m->ended && !window_allows(m, m->pf_addr, m->pf_write) && window_fault(m, m->pf_addr, m->pf_write) == WINDOW_MAPPED)
+    if (!m->ended && !window_allows(m, m->pf_addr, m->pf_write) &&
+        window_fault(m, m->pf_addr, m->pf_write) == WINDOW_MAPPED)
         COUNT(m, MAP_AHEAD);
 }
 
@@ -340,22 +349,24 @@ static void emulate_one(struct machine *m)
     after_emulation(m, r);
 }
 
-/* A host fault that the handler could not settle: run the instruction in the emulator, which raises whatever the guest must see. */
+/* A host fault that the handler could not settle: run the instruction in the emulator, which raises whatever
+ * the guest must see. */
 static void emulate_faulting(struct machine *m)
 {
     struct cpu *c = m->vm.cpu;
     uint32_t eip = c->eip;
     COUNT(m, FAULT_EMULATED);
-    TRACE(m, RUN_TRACE_PAGE, "fault eip=%08x cpl=%u address=%08x %s%s", eip, c->cpl, m->fault_addr.v, m->fault_write ? "write" : "read",
-          m->fault_site ? " not mappable" : "");
+    TRACE(m, RUN_TRACE_PAGE, "fault eip=%08x cpl=%u address=%08x %s%s", eip, c->cpl, m->fault_addr.v,
+          m->fault_write ? "write" : "read", m->fault_site ? " not mappable" : "");
     if (m->cfg->trace && (m->cfg->trace_mask & RUN_TRACE_PAGE)) {
         char text[96] = "?";
         scan_disassemble((const uint8_t *)(uintptr_t)m->fault_rip, 15, 64, 0, text, sizeof(text));
-        TRACE(m, RUN_TRACE_PAGE, "  host %#llx: %s (host address %#llx)", (unsigned long long)m->fault_rip, text,
-              (unsigned long long)m->fault_host);
+        TRACE(m, RUN_TRACE_PAGE, "  host %#llx: %s (host address %#llx)", (unsigned long long)m->fault_rip,
+              text, (unsigned long long)m->fault_host);
     }
     if (m->fault_site) {
-        /* Legal, but not mappable (MMIO, user memory from the supervisor, code page): sites that do it often get their own exit. */
+        /* Legal, but not mappable (MMIO, user memory from the supervisor, code page): sites that do it often
+         * get their own exit. */
         unsigned s = (eip ^ eip >> 12) % SITE_TABLE;
         if (m->site[s].eip != eip) {
             m->site[s].eip = eip;
@@ -435,10 +446,10 @@ static void run_lockstep(struct machine *m)
     if (m->ended)
         return;
     switch (lockstep_step(m)) {
-    case RUN_RESET:
+    case LOCKSTEP_RESOLVE:
         resolve(m);
         break;
-    case RUN_EXIT_PORT:
+    case LOCKSTEP_EMULATE:
         emulate_one(m);
         break;
     default:
@@ -485,7 +496,9 @@ static void loop(struct machine *m)
         flush_output(m);
 }
 
-/* -- Start and end -------------------------------------------------------------------------------------------------------------------- */
+/* -- Start and end
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 
 static bool make_ram(struct machine *m, char *err, size_t size)
 {
@@ -494,7 +507,8 @@ static bool make_ram(struct machine *m, char *err, size_t size)
     m->ram_fd = memfd_create("verso-ram", MFD_CLOEXEC);
     if (m->ram_fd < 0 || ftruncate(m->ram_fd, (off_t)bytes) != 0)
         goto fail;
-    m->vm.ram = mmap(NULL, bytes + PAGE_SIZE_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->ram_fd, 0);
+    m->vm.ram =
+        mmap(NULL, bytes + PAGE_SIZE_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->ram_fd, 0);
     if (m->vm.ram == MAP_FAILED) {
         m->vm.ram = NULL;
         goto fail;
@@ -505,7 +519,8 @@ static bool make_ram(struct machine *m, char *err, size_t size)
         goto fail;
     return true;
 fail:
-    snprintf(err, size, "cannot allocate %llu MiB of guest memory: %s", (unsigned long long)(bytes >> 20), strerror(errno));
+    snprintf(err, size, "cannot allocate %llu MiB of guest memory: %s", (unsigned long long)(bytes >> 20),
+             strerror(errno));
     return false;
 }
 
@@ -523,10 +538,10 @@ static bool make_cpu(struct machine *m, char *err, size_t size)
     memset(c, 0, sizeof(*c));
     m->vm.cpu = c;
     m->shadow_size = bytes;
-    /* The bottom entry is the return-miss stub; a free slot above it is where that stub looks after popping. */
+    /* The bottom entry is the return-miss stub; a free slot above it is where that stub looks after popping.
+     */
     m->shadow_top = (uint64_t)(uintptr_t)m->shadow_stack + PAGE_SIZE_ + SHADOW_BYTES - 64;
     *(uint64_t *)(uintptr_t)m->shadow_top = (uint64_t)(uintptr_t)stub_retmiss;
-    c->host_shadow_top = m->shadow_top;
     c->host_shadow = m->shadow_top;
     bool bmi2 = xlat_host_options() & XLAT_OPT_BMI2;
     const char *lookup = bmi2 ? stub_lookup_bmi2 : stub_lookup_plain;
@@ -619,7 +634,8 @@ void run_machine(const struct run_config *cfg, struct run_result *out)
     }
     out->wall_ns = machine_now_ns() - wall0;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu1);
-    out->cpu_ns = (uint64_t)(cpu1.tv_sec - cpu0.tv_sec) * 1000000000u + (uint64_t)cpu1.tv_nsec - (uint64_t)cpu0.tv_nsec;
+    out->cpu_ns =
+        (uint64_t)(cpu1.tv_sec - cpu0.tv_sec) * 1000000000u + (uint64_t)cpu1.tv_nsec - (uint64_t)cpu0.tv_nsec;
     finish(m);
     free(m);
 }

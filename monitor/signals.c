@@ -1,9 +1,10 @@
 /* monitor/signals.c: host faults and asynchronous signals in translated code.
  *
- * A synchronous fault is first tried as a missing mapping: if the guest's page tables allow the access, the page is mapped and the host
- * instruction simply runs again; no guest state needs to be known. Otherwise the fault is unwound to the guest instruction and the
- * run loop gets it. Asynchronous signals unwind the same way. Unwinding always empties the shadow stack, so that translated code may use
- * the host stack for a few instructions.
+ * A synchronous fault is first tried as a missing mapping: if the guest's page tables allow the access, the
+ * page is mapped and the host instruction simply runs again; no guest state needs to be known. Otherwise the
+ * fault is unwound to the guest instruction and the run loop gets it. Asynchronous signals unwind the same
+ * way. Unwinding always empties the shadow stack, so that translated code may use the host stack for a few
+ * instructions.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -19,9 +20,9 @@
 
 #include "monitor/signals.h"
 
-#define SIG_TIMER SIGALRM
-#define SIG_KICK  SIGUSR2
-#define RETRY_NS 20000u /* ask again when a signal met a sequence that cannot be unwound */
+#define SIG_TIMER       SIGALRM
+#define SIG_KICK        SIGUSR2
+#define RETRY_NS        20000u /* ask again when a signal met a sequence that cannot be unwound */
 #define ALT_STACK_BYTES (256u << 10)
 
 static struct machine *owner; /* one running machine per process: handlers have no argument */
@@ -35,7 +36,8 @@ static bool in_range(uint64_t rip, const char *from, const char *to)
     return rip >= (uint64_t)(uintptr_t)from && rip < (uint64_t)(uintptr_t)to;
 }
 
-/* Puts the guest's registers in place for the instruction boundary that rip stands for. False: cannot be done here. */
+/* Puts the guest's registers in place for the instruction boundary that rip stands for. False: cannot be done
+ * here. */
 static bool unwind(struct machine *m, greg_t *g, uint32_t *eip)
 {
     uint64_t rip = (uint64_t)g[REG_RIP];
@@ -58,7 +60,8 @@ static bool unwind(struct machine *m, greg_t *g, uint32_t *eip)
         return false;
     struct xlat_unwound u;
     const struct xlat_verso *v = &in->page->verso;
-    if (!xlat_unwind(v->unwind, v->unwind_len, (uint32_t)(rip - (uint64_t)(uintptr_t)m->code_rx) - in->code_off, &u))
+    if (!xlat_unwind(v->unwind, v->unwind_len,
+                     (uint32_t)(rip - (uint64_t)(uintptr_t)m->code_rx) - in->code_off, &u))
         return false;
     *eip = in->lin + (uint32_t)u.guest_rel;
     switch (u.state) {
@@ -108,8 +111,9 @@ static void die(int sig, const siginfo_t *si, const greg_t *g)
     uint64_t rip = (uint64_t)g[REG_RIP];
     struct inst *in = m ? code_find(m, rip) : NULL;
     int n = snprintf(text, sizeof(text),
-                     "verso: internal error: signal %d at host address %#llx (access %p, guest eip about %#x, code offset %#llx)\n", sig,
-                     (unsigned long long)rip, si->si_addr, in ? in->lin : 0,
+                     "verso: internal error: signal %d at host address %#llx (access %p, guest eip about "
+                     "%#x, code offset %#llx)\n",
+                     sig, (unsigned long long)rip, si->si_addr, in ? in->lin : 0,
                      m ? (unsigned long long)(rip - (uint64_t)(uintptr_t)m->code_rx) : 0ull);
     if (n > 0)
         (void)!write(2, text, (size_t)n);
@@ -183,9 +187,7 @@ static void on_event(int sig, siginfo_t *si, void *context)
         g[REG_RIP] = (greg_t)(uintptr_t)stub_enter_abort;
     } else if (in_range(rip, stub_enter_end, stub_exit_begin) || in_translated(m, rip)) {
         uint32_t eip;
-        if (rip - (uint64_t)(uintptr_t)stub_enter_abort < 16) {
-            /* on the way out already */
-        } else if (unwind(m, g, &eip)) {
+        if (unwind(m, g, &eip)) {
             COUNT(m, SIGNALS_ASYNC);
             leave_through(m, g, eip, stub_signal);
         } else {
@@ -195,7 +197,9 @@ static void on_event(int sig, siginfo_t *si, void *context)
     errno = saved_errno;
 }
 
-/* -- Input ------------------------------------------------------------------------------------------------------------------- */
+/* -- Input
+ * -------------------------------------------------------------------------------------------------------------------
+ */
 
 static void push_input(struct machine *m, const uint8_t *data, size_t n)
 {
@@ -260,7 +264,9 @@ static void *input_main(void *arg)
     }
 }
 
-/* -- Set-up -------------------------------------------------------------------------------------------------------------------- */
+/* -- Set-up
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 
 void signals_kick(struct machine *m)
 {
@@ -287,9 +293,9 @@ void signals_wait(struct machine *m)
     pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
-/* Other threads of the process (input, cache writer) stay on the vCPU's present processor. Every change of a mapping has to be told to
- * all processors that lately ran any thread of the process, by an interrupt that is waited for; they have little to do, and this
- * keeps that number at one. */
+/* Other threads of the process (input, cache writer) stay on the vCPU's present processor. Every change of a
+ * mapping has to be told to all processors that lately ran any thread of the process, by an interrupt that is
+ * waited for; they have little to do, and this keeps that number at one. */
 static void gather_threads(void)
 {
     DIR *d = opendir("/proc/self/task");
@@ -314,7 +320,8 @@ bool signals_init(struct machine *m, char *err, size_t err_size)
     m->thread = pthread_self();
     pthread_mutex_init(&m->input_lock, NULL);
     m->input_stop[0] = m->input_stop[1] = -1;
-    alt_stack = mmap(NULL, ALT_STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    alt_stack = mmap(NULL, ALT_STACK_BYTES, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     stack_t ss = {.ss_sp = alt_stack, .ss_size = ALT_STACK_BYTES};
     if (alt_stack == MAP_FAILED || sigaltstack(&ss, NULL) != 0) {
         snprintf(err, err_size, "cannot set up a signal stack: %s", strerror(errno));

@@ -47,9 +47,6 @@ stub_enter_begin:
         mov     edi, [r13 + CPU_GPR + 28]
         jmp     [r13 + CPU_STUB_LOOKUP]
 stub_enter_end:
-stub_enter_abort:
-        mov     eax, EXIT_ABORTED
-        jmp     leave_c
 
 /* The bottom of the shadow stack: puts itself back and finds the target like any indirect branch. */
         .p2align 4
@@ -79,6 +76,9 @@ stub_lookup_plain:
 
         .p2align 4
 stub_exit_begin:
+stub_enter_abort:
+        mov     eax, EXIT_ABORTED
+        jmp     leave_c
 stub_miss:
         mov     r9d, EXIT_MISS
         jmp     leave

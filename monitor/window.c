@@ -1,17 +1,19 @@
 /* monitor/window.c: the host MMU is the guest's MMU.
  *
- * A window is 4 GiB of host addresses that shows one guest linear address space. Window 0 is the supervisor's and is shared by all
- * of the guest's page directories; every user address space has a window of its own, found by CR3. Pages are mapped when they are first
- * touched. A window is a tagged TLB: each mapped page remembers the paging entry it came from, each region (4 MiB) the page
- * tables behind it, and after a CR3 load or a flush the remembered bytes are compared with the guest's present ones: what is equal
- * stays, what differs goes (SDM vol. 3, 4.10.4: a TLB may drop anything at any time, and must drop what was flushed).
+ * A window is 4 GiB of host addresses that shows one guest linear address space. Window 0 is the supervisor's
+ * and is shared by all of the guest's page directories; every user address space has a window of its own,
+ * found by CR3. Pages are mapped when they are first touched. A window is a tagged TLB: each mapped page
+ * remembers the paging entry it came from, each region (4 MiB) the page tables behind it, and after a CR3
+ * load or a flush the remembered bytes are compared with the guest's present ones: what is equal stays, what
+ * differs goes (SDM vol. 3, 4.10.4: a TLB may drop anything at any time, and must drop what was flushed).
  *
- * Supervisor code's accesses to user pages are never mapped into window 0 but emulated: the user half of it would have to be dropped at each
- * address-space switch, and a mapping call and a first touch cost more than emulating (sites that do it often are
- * made to leave to the emulator without a fault, see code_force_emulation()).
+ * Supervisor code's accesses to user pages are never mapped into window 0 but emulated: the user half of it
+ * would have to be dropped at each address-space switch, and a mapping call and a first touch cost more than
+ * emulating (sites that do it often are made to leave to the emulator without a fault, see
+ * code_force_emulation()).
  *
- * Mapping calls use MAP_POPULATE: measured on a host with dear page faults, mapping 16 pages populated takes 6.5 us, mapping one and
- * touching it 15 us.
+ * Mapping calls use MAP_POPULATE: measured on a host with dear page faults, mapping 16 pages populated
+ * takes 6.5 us, mapping one and touching it 15 us.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -21,14 +23,15 @@
 
 #include "monitor/machine.h"
 
-#define REGION_POOL 8192u
+#define REGION_POOL    8192u
 #define RUN_SUPERVISOR 64u /* pages mapped at once at most, beside the faulting one */
-#define RUN_USER 16u
+#define RUN_USER       16u
 
-/* Bits of a paging entry whose change makes a mapping wrong: P, R/W, U/S, PS, frame, NX. Accessed and dirty only when they were cleared. */
+/* Bits of a paging entry whose change makes a mapping wrong: P, R/W, U/S, PS, frame, NX. Accessed and dirty
+ * only when they were cleared. */
 #define ENTRY_KEY (~0xF78ull)
-#define ENTRY_A (1ull << 5)
-#define ENTRY_D (1ull << 6)
+#define ENTRY_A   (1ull << 5)
+#define ENTRY_D   (1ull << 6)
 
 static bool entry_same(uint64_t was, uint64_t is)
 {
@@ -58,16 +61,26 @@ bool window_init(struct machine *m, char *err, size_t err_size)
     return true;
 }
 
-static bool window_make(struct machine *m, struct window *w, bool user)
+static void flush_ibtc(struct window *w)
 {
-    (void)m;
-    uint8_t *p = mmap(NULL, WINDOW_SPAN + (4ull << 30), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (!w->ibtc_dirty)
+        return;
+    for (uint32_t i = 0; i <= w->ibtc_mask; i++)
+        w->ibtc[i] = (uint64_t)(uintptr_t)stub_miss;
+    w->ibtc_dirty = false;
+}
+
+static bool window_make(struct window *w, bool user)
+{
+    uint8_t *p =
+        mmap(NULL, WINDOW_SPAN + (4ull << 30), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
         return false;
     uint64_t base = ((uint64_t)(uintptr_t)p + WINDOW_BELOW + (4ull << 30) - 1) & ~((4ull << 30) - 1);
     w->base = (uint8_t *)(uintptr_t)base;
     uint32_t n = user ? WINDOW_IBTC_SIZE : WINDOW_IBTC_SIZE_SUPERVISOR;
-    w->ibtc = mmap(NULL, n * sizeof(uint64_t), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    w->ibtc = mmap(NULL, n * sizeof(uint64_t), PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (w->ibtc == MAP_FAILED)
         return false;
     w->ibtc_mask = n - 1;
@@ -75,7 +88,7 @@ static bool window_make(struct machine *m, struct window *w, bool user)
     w->exec_epoch = 1;
     w->live = true;
     w->ibtc_dirty = true;
-    window_flush_ibtc(m, w);
+    flush_ibtc(w);
     return true;
 }
 
@@ -99,17 +112,16 @@ void window_destroy(struct machine *m)
     munmap(m->poison, WINDOW_SPAN);
 }
 
-void window_flush_ibtc(struct machine *m, struct window *w)
+void window_forget_branches(struct machine *m)
 {
-    (void)m;
-    if (!w->ibtc_dirty)
-        return;
-    for (uint32_t i = 0; i <= w->ibtc_mask; i++)
-        w->ibtc[i] = (uint64_t)(uintptr_t)stub_miss;
-    w->ibtc_dirty = false;
+    for (unsigned i = 0; i < WINDOW_MAX; i++)
+        if (m->window[i].live)
+            flush_ibtc(&m->window[i]);
+    machine_reset_shadow(m);
 }
 
-/* -- Reverse mappings ---------------------------------------------------------------------------------------------------- */
+/* -- Reverse mappings
+ * ---------------------------------------------------------------------------------------------------- */
 
 static void rmap_add(struct machine *m, struct region *r, unsigned page, uint32_t pfn)
 {
@@ -129,19 +141,25 @@ static void rmap_remove(struct machine *m, struct region *r, unsigned page)
         *link = r->rmap[page];
 }
 
-/* -- Regions -------------------------------------------------------------------------------------------------------------- */
+/* -- Regions
+ * --------------------------------------------------------------------------------------------------------------
+ */
 
 static void unmap_host(struct machine *m, struct window *w, uint32_t lin, uint64_t len)
 {
     COUNT(m, MMAPS);
     COUNT(m, UNMAPS);
-    if (mmap(w->base + lin, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
-        /* Out of VMAs: taking the rights away without splitting is not possible; empty the whole window, which merges all of it. */
-        (void)!mmap(w->base, 4ull << 30, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    if (mmap(w->base + lin, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) ==
+        MAP_FAILED) {
+        /* Out of VMAs: taking the rights away without splitting is not possible; empty the whole window,
+         * which merges all of it. */
+        (void)!mmap(w->base, 4ull << 30, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+                    -1, 0);
     }
 }
 
-/* Supervisor pages that lose their mapping again and again (temporary mappings, such as those a kernel patches its text through). */
+/* Supervisor pages that lose their mapping again and again (temporary mappings, such as those a kernel
+ * patches its text through). */
 static uint8_t *volatility(struct machine *m, uint32_t lin)
 {
     return &m->window_volatile[(lin >> 12 ^ lin >> 22) % WINDOW_VOLATILE];
@@ -150,7 +168,7 @@ static uint8_t *volatility(struct machine *m, uint32_t lin)
 static void forget_page(struct machine *m, struct window *w, struct region *r, unsigned page)
 {
     if (r->state[page] & PAGE_EXEC) {
-        window_flush_ibtc(m, w);
+        flush_ibtc(w);
         machine_reset_shadow(m);
         w->exec_epoch++;
         if (!w->user)
@@ -164,14 +182,6 @@ static void forget_page(struct machine *m, struct window *w, struct region *r, u
     }
     r->state[page] = 0;
     r->used--;
-}
-
-static void drop_page(struct machine *m, struct window *w, struct region *r, unsigned page)
-{
-    bool mapped = r->state[page] & (PAGE_READ | PAGE_WRITE);
-    forget_page(m, w, r, page);
-    if (mapped)
-        unmap_host(m, w, (r->index * REGION_PAGES + page) * PAGE_SIZE_, PAGE_SIZE_);
 }
 
 static void region_release(struct machine *m, struct window *w, struct region *r)
@@ -197,7 +207,13 @@ static void drop_range(struct machine *m, struct window *w, struct region *r, un
         forget_page(m, w, r, i);
     }
     if (mapped)
-        unmap_host(m, w, (r->index * REGION_PAGES + first) * PAGE_SIZE_, (uint64_t)(last - first) * PAGE_SIZE_);
+        unmap_host(m, w, (r->index * REGION_PAGES + first) * PAGE_SIZE_,
+                   (uint64_t)(last - first) * PAGE_SIZE_);
+}
+
+static void drop_page(struct machine *m, struct window *w, struct region *r, unsigned page)
+{
+    drop_range(m, w, r, page, page + 1);
 }
 
 static void window_reset(struct machine *m, struct window *w)
@@ -210,7 +226,7 @@ static void window_reset(struct machine *m, struct window *w)
         region_release(m, w, r);
     }
     unmap_host(m, w, 0, 4ull << 30);
-    window_flush_ibtc(m, w);
+    flush_ibtc(w);
     w->stale = false;
 }
 
@@ -246,7 +262,8 @@ static struct region *region_get(struct machine *m, struct window *w, uint32_t i
     return r;
 }
 
-/* -- Comparing with the guest's page tables -------------------------------------------------------------------------------- */
+/* -- Comparing with the guest's page tables
+ * -------------------------------------------------------------------------------- */
 
 static uint64_t read_entry(const struct machine *m, uint64_t at, bool pae)
 {
@@ -265,6 +282,12 @@ static bool paging_on(const struct machine *m)
 static bool pae_on(const struct machine *m)
 {
     return m->vm.cpu->cr4 & CPU_CR4_PAE;
+}
+
+/* The paging entry that maps a page just walked or probed. */
+static uint64_t leaf_entry(const struct machine *m, const struct mmu_page *p)
+{
+    return read_entry(m, p->pte.v ? p->pte.v : p->pde.v, pae_on(m));
 }
 
 /* The directory entry that covers linear address a under the current CR3. */
@@ -299,11 +322,13 @@ static void compare_half(struct machine *m, struct window *w, struct region *r, 
     const uint8_t *now = m->vm.ram + table;
     if (r->copy[half] && r->table_gpa[half] == table && !memcmp(r->copy[half], now, PAGE_SIZE_))
         return;
-    unsigned run = pages, last = 0; /* pages [run, last) are to be dropped; unmapped ones between do not split it */
+    unsigned run = pages,
+             last = 0; /* pages [run, last) are to be dropped; unmapped ones between do not split it */
     for (unsigned i = 0; i < pages; i++) {
         if (!r->state[first + i])
             continue;
-        uint64_t e = pae ? ((const uint64_t *)(const void *)now)[i] : ((const uint32_t *)(const void *)now)[i];
+        uint64_t e =
+            pae ? ((const uint64_t *)(const void *)now)[i] : ((const uint32_t *)(const void *)now)[i];
         if (!entry_same(r->entry[first + i], e)) {
             COUNT(m, DROP_COMPARE);
             if (run == pages)
@@ -345,7 +370,9 @@ static void window_revalidate(struct machine *m, struct window *w)
     }
 }
 
-/* -- Selection -------------------------------------------------------------------------------------------------------------- */
+/* -- Selection
+ * --------------------------------------------------------------------------------------------------------------
+ */
 
 static struct window *user_window(struct machine *m)
 {
@@ -363,7 +390,7 @@ static struct window *user_window(struct machine *m)
         if (!oldest || w->used_at < oldest->used_at)
             oldest = w;
     }
-    if (unused && window_make(m, unused, true)) {
+    if (unused && window_make(unused, true)) {
         unused->cr3 = cr3;
         return unused;
     }
@@ -385,7 +412,7 @@ void window_select(struct machine *m)
             w = user_window(m);
         } else {
             w = &m->window[0];
-            if (!w->live && !window_make(m, w, false))
+            if (!w->live && !window_make(w, false))
                 w = NULL;
         }
         if (!w) {
@@ -407,7 +434,8 @@ void window_select(struct machine *m)
     for (unsigned s = 0; s < 6; s++) {
         const struct cpu_seg *seg = &c->seg[s];
         bool writable_data = (seg->attr & 0x1A) == 0x12;
-        bool whole = !seg->unusable && (seg->attr & 0x80) && seg->limit == 0xFFFFFFFFu && writable_data && !(seg->attr & 4);
+        bool whole = !seg->unusable && (seg->attr & 0x80) && seg->limit == 0xFFFFFFFFu && writable_data &&
+                     !(seg->attr & 4);
         c->seg_base[s] = seg->base;
         c->seg_window[s] = whole ? c->host_window : (uint64_t)(uintptr_t)m->poison + WINDOW_BELOW;
     }
@@ -431,7 +459,8 @@ void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page)
             if (!w->live || (w->user && w->cr3 != c->cr3))
                 continue;
             if (w->user) {
-                /* Invalidations come in runs from the supervisor; compared once, on the way back to user code. */
+                /* Invalidations come in runs from the supervisor; compared once, on the way back to user
+                 * code. */
                 w->stale = true;
                 continue;
             }
@@ -448,10 +477,12 @@ void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page)
             m->window[i].stale = true;
 }
 
-/* -- Mapping ---------------------------------------------------------------------------------------------------------------- */
+/* -- Mapping
+ * ----------------------------------------------------------------------------------------------------------------
+ */
 
-/* The remembered page table must show what the page was mapped from: were it left as it was when last compared, an entry that
- * changes back to that would pass for unchanged. */
+/* The remembered page table must show what the page was mapped from: were it left as it was when last
+ * compared, an entry that changes back to that would pass for unchanged. */
 static void note_entry(struct machine *m, struct region *r, unsigned page, uint64_t entry)
 {
     r->entry[page] = entry;
@@ -465,8 +496,8 @@ static void note_entry(struct machine *m, struct region *r, unsigned page, uint6
         ((uint32_t *)(void *)r->copy[half])[page] = (uint32_t)entry;
 }
 
-static void note_page(struct machine *m, struct window *w, struct region *r, unsigned page, uint32_t pfn, uint64_t entry,
-                      uint8_t state)
+static void note_page(struct machine *m, struct window *w, struct region *r, unsigned page, uint32_t pfn,
+                      uint64_t entry, uint8_t state)
 {
     (void)w;
     if (!r->state[page])
@@ -511,7 +542,8 @@ static bool may_write(const struct machine *m, const struct window *w, const str
 }
 
 /* True if linear page lin could share a mapping call with a neighbour that maps pfn with these rights. */
-static bool run_fits(struct machine *m, struct window *w, uint32_t lin, uint64_t pfn, bool write, struct mmu_page *p)
+static bool run_fits(struct machine *m, struct window *w, uint32_t lin, uint64_t pfn, bool write,
+                     struct mmu_page *p)
 {
     uint32_t n = lin >> 12;
     struct region *r = w->region[n / REGION_PAGES];
@@ -522,7 +554,7 @@ static bool run_fits(struct machine *m, struct window *w, uint32_t lin, uint64_t
     if (w->user ? !p->user : (p->user && paging_on(m)))
         return false;
     /* An entry not accessed yet must stay so until the guest touches it. */
-    if (paging_on(m) && !(read_entry(m, p->pte.v ? p->pte.v : p->pde.v, pae_on(m)) & ENTRY_A))
+    if (paging_on(m) && !(leaf_entry(m, p) & ENTRY_A))
         return false;
     return may_write(m, w, p) == write;
 }
@@ -559,7 +591,8 @@ enum window_result window_fault(struct machine *m, gva_t a, bool write)
     }
     uint8_t old = r->state[n % REGION_PAGES];
     if (old & (PAGE_READ | PAGE_WRITE)) {
-        /* Mapped read-only, or the host dropped it: only this page. A changed frame cannot be here without a flush, but is legal. */
+        /* Mapped read-only, or the host dropped it: only this page. A changed frame cannot be here without a
+         * flush, but is legal. */
         if (r->pfn[n % REGION_PAGES] != pfn)
             drop_page(m, w, r, n % REGION_PAGES);
         else
@@ -574,7 +607,8 @@ enum window_result window_fault(struct machine *m, gva_t a, bool write)
     while (fresh && (n - before) % limit != 0 && n - before > first_in_region && pfn > before &&
            run_fits(m, w, lin - (before + 1) * PAGE_SIZE_, pfn - before - 1, can_write, &q))
         before++;
-    while (fresh && (n + after + 1) % limit != 0 && run_fits(m, w, lin + (after + 1) * PAGE_SIZE_, pfn + after + 1, can_write, &q))
+    while (fresh && (n + after + 1) % limit != 0 &&
+           run_fits(m, w, lin + (after + 1) * PAGE_SIZE_, pfn + after + 1, can_write, &q))
         after++;
 
     unsigned count = before + after + 1;
@@ -589,7 +623,7 @@ enum window_result window_fault(struct machine *m, gva_t a, bool write)
         uint32_t page = start + i;
         uint64_t e = 0;
         if (paging_on(m) && mmu_probe(&m->vm, gva(page * PAGE_SIZE_), &q))
-            e = read_entry(m, q.pte.v ? q.pte.v : q.pde.v, pae_on(m));
+            e = leaf_entry(m, &q);
         note_page(m, w, r, page % REGION_PAGES, (uint32_t)(pfn - before + i), e, state);
     }
     COUNT(m, FAULT_MAP);
@@ -622,7 +656,7 @@ void window_note_exec(struct machine *m, gva_t a, uint32_t pfn)
     struct mmu_page p;
     if (paging_on(m)) {
         if (mmu_probe(&m->vm, a, &p))
-            e = read_entry(m, p.pte.v ? p.pte.v : p.pde.v, pae_on(m));
+            e = leaf_entry(m, &p);
         note_directory(m, r, a.v);
     }
     if (!r->state[page]) {
@@ -642,14 +676,16 @@ uint32_t window_exec_pfn(const struct window *w, uint32_t lin)
 
 void window_protect(struct machine *m, uint32_t pfn)
 {
-    for (uint32_t id = m->rmap[pfn]; id; id = m->region_pool[(id - 1) / REGION_PAGES].rmap[(id - 1) % REGION_PAGES]) {
+    for (uint32_t id = m->rmap[pfn]; id;
+         id = m->region_pool[(id - 1) / REGION_PAGES].rmap[(id - 1) % REGION_PAGES]) {
         struct region *r = &m->region_pool[(id - 1) / REGION_PAGES];
         unsigned page = (id - 1) % REGION_PAGES;
         if (!(r->state[page] & PAGE_WRITE))
             continue;
         struct window *w = &m->window[r->window];
         COUNT(m, MPROTECTS);
-        if (mprotect(w->base + (uint64_t)(r->index * REGION_PAGES + page) * PAGE_SIZE_, PAGE_SIZE_, PROT_READ) != 0) {
+        if (mprotect(w->base + (uint64_t)(r->index * REGION_PAGES + page) * PAGE_SIZE_, PAGE_SIZE_,
+                     PROT_READ) != 0) {
             window_reset(m, w); /* out of VMAs; the list has changed under us: start again */
             window_protect(m, pfn);
             return;

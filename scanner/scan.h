@@ -50,7 +50,7 @@ enum scan_class {
     SCAN_CLASS_COUNT
 };
 
-/* One decoded instruction; 36 bytes, plain data. */
+/* One decoded instruction; 40 bytes, plain data. */
 struct scan_insn {
     uint16_t off;      /* offset of the first byte in its page (0..4095); 0 from scan_decode() */
     uint8_t len;       /* 1..15 */

@@ -111,7 +111,6 @@ struct cpu {
     /* -- Part 3: the host's side of the world switch (monitor/stubs.S). Not guest state. ------------------------ */
     uint64_t host_rsp;       /* stack pointer of the run loop while translated code runs */
     uint64_t host_shadow;    /* stack pointer of translated code while the run loop runs */
-    uint64_t host_shadow_top;/* its bottommost entry: the return-miss stub */
     uint64_t host_window;    /* r15 to enter with */
     uint32_t host_event;     /* set by signal handlers: do not enter, look at the world first */
     uint32_t host_pad;
