@@ -17,6 +17,7 @@ static struct tlb_entry no_tlb[TLB_SIZE];
 
 _Noreturn void emu_raise(struct emu *e, unsigned vector, bool has_error, uint32_t error)
 {
+    cpu_fx_save(e->c); /* longjmp() is the C library's */
     e->vector = vector;
     e->has_error = has_error;
     e->error = error;
@@ -160,6 +161,8 @@ static void complete(struct dinsn *d, const uint8_t bytes[16], enum scan_decode_
     d->raw[0] &= d->mask[0];
     d->raw[1] &= d->mask[1];
     d->mem = scan_has_mem(i);
+    d->fpu = i->cls == SCAN_CLASS_FPU || i->cls == SCAN_CLASS_FPU_ENV || i->cls == SCAN_CLASS_SIMD ||
+             i->cls == SCAN_CLASS_FXSAVE;
     d->reg = (uint8_t)scan_modrm_reg(i);
     d->rm = (uint8_t)scan_modrm_rm(i);
     address_form(d);
@@ -170,7 +173,10 @@ static uint8_t fetch_byte(struct emu *e, uint32_t lin)
 {
     uint64_t page;
     const uint8_t *p = emu_tlb_fill(e, lin, MMU_EXEC | (e->user ? MMU_USER : 0), &page);
-    return p ? p[lin & PAGE_MASK_] : (uint8_t)dev_mmio_read(e->vm->bus, page + (lin & PAGE_MASK_), 1);
+    if (p)
+        return p[lin & PAGE_MASK_];
+    cpu_fx_save(e->c);
+    return (uint8_t)dev_mmio_read(e->vm->bus, page + (lin & PAGE_MASK_), 1);
 }
 
 /* Bytes one by one, so that the second page and the bytes beyond CS's limit are touched only if the
@@ -443,6 +449,8 @@ static enum emu_result loop(struct emu *e, unsigned n, volatile int *stop)
         const struct dinsn *d = fetch(e);
         uint32_t flags = c->eflags_sys;
         e->next = c->eip + d->i.len;
+        if (unlikely(d->fpu))
+            cpu_fx_save(c);
         d->fn(e, d);
         c->eip = e->next;
         e->snap_on = false;

@@ -31,6 +31,7 @@ struct dinsn {
         seg; /* base, index: 8 for none; seg: override or default of the memory operand */
     uint8_t reg, rm;
     bool mem;
+    bool fpu; /* works on cpu->fx */
     uint32_t amask;
     struct scan_insn i;
 };

@@ -93,6 +93,7 @@ static void op_movs(struct emu *e, const struct dinsn *d)
         uint32_t n = r.count > 1 ? bulk(e, &r, r.src, si, false, r.count, &from) : 0;
         n = n > 1 ? bulk(e, &r, SCAN_ES, di, true, n, &to) : 0;
         if (n > 1) {
+            cpu_fx_save(c); /* memmove() is the C library's */
             copy_forward(to, from, n, r.size);
         } else {
             uint32_t v = emu_ld(e, r.src, si, r.size);
@@ -183,6 +184,7 @@ static void op_ins(struct emu *e, const struct dinsn *d)
     if (r.size > 4)
         r.size = 4;
     emu_io_check(e, port, r.size);
+    cpu_fx_save(c);
     for (; r.count; r.count--) {
         uint32_t di = c->gpr[CPU_EDI] & r.mask;
         emu_st_probe(e, SCAN_ES, di, r.size); /* nothing is taken from the port if the store would fault */
@@ -201,6 +203,7 @@ static void op_outs(struct emu *e, const struct dinsn *d)
     struct run r = begin(e, d);
     uint16_t port = (uint16_t)c->gpr[CPU_EDX];
     emu_io_check(e, port, r.size);
+    cpu_fx_save(c);
     for (; r.count; r.count--) {
         uint32_t v = emu_ld(e, r.src, c->gpr[CPU_ESI] & r.mask, r.size);
         vm_port_access(e->vm, port, r.size, v, true);

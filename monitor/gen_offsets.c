@@ -15,6 +15,8 @@ void gen_offsets(void)
     DEF(CPU_HOST_SHADOW, offsetof(struct cpu, host_shadow));
     DEF(CPU_HOST_WINDOW, offsetof(struct cpu, host_window));
     DEF(CPU_HOST_EVENT, offsetof(struct cpu, host_event));
+    DEF(CPU_HOST_FX_LIVE, offsetof(struct cpu, host_fx_live));
+    DEF(CPU_HOST_SELF, offsetof(struct cpu, host_self));
     DEF(CPU_STUB_LOOKUP, offsetof(struct cpu, stub) + 8 * XLAT_STUB_LOOKUP);
     DEF(HOST_FLAGS, CPU_HOST_FLAGS);
     DEF(EXIT_EMULATE, XLAT_STUB_EMULATE);
@@ -25,4 +27,5 @@ void gen_offsets(void)
     DEF(EXIT_ABORTED, STUB_EXIT_ABORTED);
     DEF(EXIT_SIGNAL, STUB_EXIT_SIGNAL);
     DEF(EXIT_FAULT, STUB_EXIT_FAULT);
+    DEF(GO_ON, STUB_GO_ON);
 }

@@ -149,7 +149,15 @@ void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip);
  * ----------------------------------------------------------------------------------------------------------------
  */
 
-#define SITE_TABLE 4096u
+#define SITE_TABLE     4096u
+#define EMULATE_SAMPLE 64u /* one in so many emulated instructions is timed */
+/* Sanitized code calls a run-time library that uses SSE registers, code that is not optimized calls memcpy()
+ * for every copy. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__OPTIMIZE__)
+#define LIGHT_POSSIBLE false
+#else
+#define LIGHT_POSSIBLE true
+#endif
 
 struct machine {
     struct vm vm; /* first: struct vm * and struct machine * convert */
@@ -163,7 +171,8 @@ struct machine {
     /* windows */
     struct window *window; /* [WINDOW_MAX] */
     struct window *current;
-    uint8_t *poison; /* PROT_NONE span for unusable segments */
+    struct window *last_user; /* the user window last selected */
+    uint8_t *poison;          /* PROT_NONE span for unusable segments */
     struct region *region_pool;
     uint32_t region_pool_used, region_free;
     uint32_t *rmap; /* per guest page: first mapping id + 1 */
@@ -201,9 +210,12 @@ struct machine {
     } site[SITE_TABLE];
 
     /* execution */
-    uint32_t mode; /* XLAT_MODE_* for the current state */
-    bool flat;     /* segments allow translated code */
-    bool intr;     /* level of the 8259's request */
+    uint32_t mode;           /* XLAT_MODE_* for the current state */
+    bool flat;               /* segments allow translated code */
+    bool whole_fs, whole_gs; /* their base may be used with the window as it is */
+    bool light;              /* light exits are allowed (light.h) */
+    enum emu_result light_result;
+    bool intr; /* level of the 8259's request */
     uint8_t *shadow_stack;
     uint64_t shadow_size, shadow_top;
     gva_t fault_addr;
@@ -240,6 +252,9 @@ static inline struct machine *machine_of(struct vm *vm)
 #define COUNT_ADD(m, id, n) ((m)->counter[RUN_COUNTER_##id] += (n))
 
 uint64_t machine_now_ns(void);
+/* Before each entry into translated code: mode and window for the present state. Ends the machine on failure.
+ */
+void machine_prepare(struct machine *m);
 static inline uint32_t ibtc_index(uint32_t eip, uint32_t mask)
 {
     return (eip + (eip >> 4 | eip << 28)) & mask;
@@ -253,6 +268,28 @@ static inline bool machine_is_ram(const struct machine *m, uint64_t pfn)
 static inline void machine_reset_shadow(struct machine *m)
 {
     m->vm.cpu->host_shadow = m->shadow_top;
+}
+
+/* The shadow stack of one window means nothing in another: an EIP may be different code there. */
+static inline void window_enter(struct machine *m, struct window *w)
+{
+    w->used_at = ++m->window_clock;
+    m->current = w;
+    if (w->user)
+        m->last_user = w;
+    machine_reset_shadow(m);
+    COUNT(m, WINDOW_SWITCHES);
+}
+/* Tells translated code about the window it is to use. */
+static inline void window_publish(struct machine *m, const struct window *w)
+{
+    struct cpu *c = m->vm.cpu;
+    uint64_t none = (uint64_t)(uintptr_t)m->poison + WINDOW_BELOW;
+    c->host_window = (uint64_t)(uintptr_t)w->base;
+    c->ibtc = (uint64_t)(uintptr_t)w->ibtc;
+    c->ibtc_mask = w->ibtc_mask;
+    c->seg_window[SCAN_FS] = m->whole_fs ? c->host_window : none;
+    c->seg_window[SCAN_GS] = m->whole_gs ? c->host_window : none;
 }
 
 /* boot.c: places kernel, initrd, boot parameters and ACPI tables in RAM; sets the 32-bit entry state. */

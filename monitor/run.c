@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "monitor/light.h"
 #include "monitor/lockstep.h"
 #include "monitor/machine.h"
 #include "monitor/signals.h"
@@ -20,9 +21,8 @@
 #define SHADOW_BYTES (256u << 10)
 /* Emulated in one go when the state is not one that translated code is made for (segments, real mode, ...).
  */
-#define EMULATE_BURST  1024u
-#define SITE_PATIENCE  3u  /* faults of one instruction before it is made to leave to the emulator */
-#define EMULATE_SAMPLE 64u /* one in so many emulated instructions is timed */
+#define EMULATE_BURST 1024u
+#define SITE_PATIENCE 3u /* faults of one instruction before it is made to leave to the emulator */
 
 static struct machine *running; /* for run_quit() only */
 
@@ -161,6 +161,7 @@ void vm_code_written(struct vm *vm, gpa_t a, unsigned len)
         vm->code_pages[a.v >> 12] = 0;
         return;
     }
+    cpu_fx_save(vm->cpu);
     code_written(machine_of(vm), a, len);
 }
 
@@ -170,6 +171,7 @@ void vm_paging_changed(struct vm *vm, enum vm_flush what, gva_t page)
         return;
     struct machine *m = machine_of(vm);
     const struct cpu *c = vm->cpu;
+    cpu_fx_save(vm->cpu);
     if (what == VM_FLUSH_PAGE)
         TRACE(m, RUN_TRACE_CR, "invlpg %08x eip=%08x", page.v, c->eip);
     else
@@ -177,72 +179,13 @@ void vm_paging_changed(struct vm *vm, enum vm_flush what, gva_t page)
     window_paging_changed(m, what, page);
 }
 
-void vm_exception(struct vm *vm, unsigned vector, bool has_error, uint32_t error)
-{
-    if (!vm->run)
-        return;
-    struct machine *m = machine_of(vm);
-    COUNT(m, EXCEPTIONS);
-    if (vector == CPU_EXC_PF)
-        COUNT(m, PAGE_FAULTS);
-    TRACE(m, RUN_TRACE_EXC, "exception %u eip=%08x cpl=%u error=%x%s cr2=%08x", vector, vm->cpu->eip,
-          vm->cpu->cpl, error, has_error ? "" : " (none)", vm->cpu->cr2);
-}
-
-void vm_port_access(struct vm *vm, uint16_t port, unsigned size, uint32_t value, bool write)
-{
-    if (vm->run)
-        TRACE(machine_of(vm), RUN_TRACE_IO, "%s %04x size=%u value=%x eip=%08x", write ? "out" : "in", port,
-              size, value, vm->cpu->eip);
-}
-
-static bool flat_segment(const struct cpu_seg *s)
-{
-    return !s->unusable && s->base == 0 && s->limit == 0xFFFFFFFFu && (s->attr & 0x80);
-}
-
-void vm_segments_changed(struct vm *vm)
-{
-    struct cpu *c = vm->cpu;
-    for (unsigned i = 0; i < 6; i++)
-        c->seg_sel[i] = c->seg[i].sel;
-    if (!vm->run)
-        return;
-    const struct cpu_seg *cs = &c->seg[SCAN_CS], *ss = &c->seg[SCAN_SS], *ds = &c->seg[SCAN_DS],
-                         *es = &c->seg[SCAN_ES];
-    /* Type bits: CS code and readable, data segments writable and not expand-down; SS and CS with D/B set. */
-    bool data = (ss->attr & 0x401E) == 0x4012 && (ds->attr & 0x1E) == 0x12 && (es->attr & 0x1E) == 0x12;
-    machine_of(vm)->flat = flat_segment(cs) && (cs->attr & 0x401A) == 0x401A && flat_segment(ss) &&
-                           flat_segment(ds) && flat_segment(es) && data;
-}
-
 /* -- State that decides how to run
  * -------------------------------------------------------------------------------------------- */
 
-static bool translatable(const struct machine *m)
-{
-    const struct cpu *c = m->vm.cpu;
-    return m->flat && (c->cr0 & CPU_CR0_PE) && !(c->eflags_sys & (CPU_VM | CPU_TF)) &&
-           (c->cpl == 0 || c->cpl == 3) && c->shadow == 0 && c->a20_mask == 0xFFFFFFFFu &&
-           (c->dr[7] & 0xFF) == 0 && !((c->eflags_sys & CPU_AC) && (c->cr0 & CPU_CR0_AM) && c->cpl == 3) &&
-           !m->cfg->emulate_only;
-}
-
-static uint32_t current_mode(const struct machine *m)
-{
-    const struct cpu *c = m->vm.cpu;
-    uint32_t mode = c->cpl == 3 ? XLAT_MODE_USER : 0;
-    if ((c->cr0 & (CPU_CR0_EM | CPU_CR0_TS)) || !(c->cr4 & CPU_CR4_OSFXSR))
-        mode |= XLAT_MODE_FPU_TRAP;
-    if (c->tsc_offset || ((c->cr4 & CPU_CR4_TSD) && c->cpl == 3))
-        mode |= XLAT_MODE_TSC_TRAP;
-    return mode;
-}
-
 /* Before each entry: mode and window for the present state. */
-static void prepare(struct machine *m)
+void machine_prepare(struct machine *m)
 {
-    uint32_t mode = current_mode(m);
+    uint32_t mode = machine_mode(m);
     if ((mode ^ m->mode) & ~(uint32_t)XLAT_MODE_USER)
         window_forget_branches(m); /* code made for other trap settings must not be found any more */
     m->mode = mode;
@@ -326,9 +269,9 @@ static void after_emulation(struct machine *m, enum emu_result r)
 static void map_ahead(struct machine *m)
 {
     m->pf_pending = false;
-    if (!translatable(m))
+    if (!machine_translatable(m))
         return;
-    prepare(m);
+    machine_prepare(m);
     if (!m->ended && !window_allows(m, m->pf_addr, m->pf_write) &&
         window_fault(m, m->pf_addr, m->pf_write) == WINDOW_MAPPED)
         COUNT(m, MAP_AHEAD);
@@ -415,11 +358,12 @@ static void resolve(struct machine *m)
 static void run_translated(struct machine *m)
 {
     struct cpu *c = m->vm.cpu;
-    prepare(m);
+    machine_prepare(m);
     if (m->ended)
         return;
     uint32_t why = stub_enter(c);
-    COUNT(m, EXITS);
+    if (why != STUB_EXIT_LIGHT)
+        COUNT(m, EXITS);
     switch (why) {
     case XLAT_STUB_EMULATE:
         emulate_one(m);
@@ -427,9 +371,13 @@ static void run_translated(struct machine *m)
     case XLAT_STUB_MISS:
         resolve(m);
         break;
-    case XLAT_STUB_STI:
-        c->shadow = CPU_SHADOW_STI;
+    case XLAT_STUB_STI: /* the shadow is noted */
         emulate_one(m);
+        break;
+    case STUB_EXIT_LIGHT:
+        if (c->cpl == 3 && m->pf_pending && m->light_result == EMU_OK)
+            map_ahead(m);
+        after_emulation(m, m->light_result);
         break;
     case STUB_EXIT_FAULT:
         emulate_faulting(m);
@@ -442,7 +390,7 @@ static void run_translated(struct machine *m)
 static void run_lockstep(struct machine *m)
 {
     struct cpu *c = m->vm.cpu;
-    prepare(m);
+    machine_prepare(m);
     if (m->ended)
         return;
     switch (lockstep_step(m)) {
@@ -483,7 +431,7 @@ static void loop(struct machine *m)
             idle(m);
         else if (c->shadow)
             emulate_one(m);
-        else if (!translatable(m) || (m->cfg->lockstep && m->insns < m->cfg->lockstep_skip))
+        else if (!machine_translatable(m) || (m->cfg->lockstep && m->insns < m->cfg->lockstep_skip))
             run_emulated(m);
         else if (m->cfg->lockstep)
             run_lockstep(m);
@@ -553,6 +501,7 @@ static bool make_cpu(struct machine *m, char *err, size_t size)
     c->stub[XLAT_STUB_STI] = (uint64_t)(uintptr_t)stub_sti;
     c->stub[XLAT_STUB_POLL] = (uint64_t)(uintptr_t)stub_poll;
     c->stub[XLAT_STUB_STEP] = (uint64_t)(uintptr_t)stub_step;
+    c->host_self = (uint64_t)(uintptr_t)m;
     c->mask_host_flags = CPU_HOST_FLAGS;
     c->mask_if = CPU_IF;
     return true;
@@ -563,6 +512,7 @@ static bool start(struct machine *m, char *err, size_t size)
     if (!make_ram(m, err, size) || !make_cpu(m, err, size))
         return false;
     m->vm.run = m;
+    m->light = LIGHT_POSSIBLE && !m->cfg->lockstep && !m->cfg->trace;
     if (!window_init(m, err, size) || !code_init(m, err, size))
         return false;
     m->t0_ns = machine_now_ns();

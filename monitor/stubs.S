@@ -10,7 +10,8 @@
 stub_code_begin:
 
 /* uint32_t stub_enter(struct cpu *cpu). A signal between the check of host_event and the first guest instruction must not be lost: the
- * handler sends a RIP in [stub_enter_begin, stub_enter_end) to stub_enter_abort, where everything is still in cpu. */
+ * handler sends a RIP in [stub_enter_begin, stub_enter_end) to stub_enter_abort, where everything but the x87/SSE state is still in cpu,
+ * and that too unless host_fx_live says that it has not been there since the last exit. */
         .type stub_enter, @function
 stub_enter:
         endbr64
@@ -26,8 +27,10 @@ stub_enter:
 stub_enter_begin:
         cmp     dword ptr [r13 + CPU_HOST_EVENT], 0
         jne     stub_enter_abort
+        cmp     dword ptr [r13 + CPU_HOST_FX_LIVE], 0
+        jne     1f
         fxrstor64 [r13 + CPU_FX]
-        mov     r15, [r13 + CPU_HOST_WINDOW]
+1:      mov     r15, [r13 + CPU_HOST_WINDOW]
         mov     r12d, 1
         shl     r12, 32
         add     r12, r15
@@ -74,32 +77,8 @@ stub_lookup_plain:
         popfq
         jmp     [r10 + r9 * 8]
 
-        .p2align 4
-stub_exit_begin:
-stub_enter_abort:
-        mov     eax, EXIT_ABORTED
-        jmp     leave_c
-stub_miss:
-        mov     r9d, EXIT_MISS
-        jmp     leave
-stub_emulate:
-        mov     r9d, EXIT_EMULATE
-        jmp     leave
-stub_sti:
-        mov     r9d, EXIT_STI
-        jmp     leave
-stub_poll:
-        mov     r9d, EXIT_POLL
-        jmp     leave
-stub_step:
-        mov     r9d, EXIT_STEP
-        jmp     leave
-stub_signal:
-        mov     r9d, EXIT_SIGNAL
-        jmp     leave
-stub_fault:
-        mov     r9d, EXIT_FAULT
-leave:
+/* The guest's registers to cpu; rsp to the run loop's stack. */
+        .macro SAVE_GUEST
         mov     [r13 + CPU_HOST_SHADOW], rsp
         mov     rsp, [r13 + CPU_HOST_RSP]
         mov     [r13 + CPU_GPR], eax
@@ -115,10 +94,37 @@ leave:
         pop     rax
         and     eax, HOST_FLAGS
         mov     [r13 + CPU_ARITH_], eax
-        fxsave64 [r13 + CPU_FX]
+        mov     dword ptr [r13 + CPU_HOST_FX_LIVE], 1
+        .endm
+
+        .p2align 4
+stub_exit_begin:
+stub_enter_abort:
+        mov     eax, EXIT_ABORTED
+        jmp     leave_fx
+stub_miss:
+        mov     r9d, EXIT_MISS
+        jmp     leave
+stub_poll:
+        mov     r9d, EXIT_POLL
+        jmp     leave
+stub_step:
+        mov     r9d, EXIT_STEP
+        jmp     leave
+stub_signal:
+        mov     r9d, EXIT_SIGNAL
+        jmp     leave
+stub_fault:
+        mov     r9d, EXIT_FAULT
+leave:
+        SAVE_GUEST
         mov     eax, r9d
-leave_c:
-        cld
+leave_fx:
+        cmp     dword ptr [r13 + CPU_HOST_FX_LIVE], 0
+        je      1f
+        fxsave64 [r13 + CPU_FX]
+        mov     dword ptr [r13 + CPU_HOST_FX_LIVE], 0
+1:      cld
         ldmxcsr default_mxcsr[rip]
         mov     rsp, [r13 + CPU_HOST_RSP]
         add     rsp, 8
@@ -129,6 +135,22 @@ leave_c:
         pop     rbp
         pop     rbx
         ret
+
+/* Light exits (light.h): the instruction is emulated with the guest's x87/SSE state left where it is. */
+        .p2align 4
+stub_sti:
+        mov     r9d, EXIT_STI
+        jmp     1f
+stub_emulate:
+        mov     r9d, EXIT_EMULATE
+1:      SAVE_GUEST
+        mov     rdi, [r13 + CPU_HOST_SELF]
+        mov     esi, r9d
+        cld
+        call    light_emulate
+        cmp     eax, GO_ON
+        je      stub_enter_begin
+        jmp     leave_fx
 stub_exit_end:
 stub_code_end:
         .p2align 2

@@ -16,6 +16,16 @@ static inline gva_t gva(uint32_t v) { return (gva_t){v}; }
 
 struct vm;
 
+/* Before anything that may use the host's x87, MMX or SSE registers (see light.h). Cheap when it has been done. */
+static inline void cpu_fx_save(struct cpu *c)
+{
+    static const uint32_t mxcsr = 0x1F80;
+    if (__builtin_expect(!c->host_fx_live, 1))
+        return;
+    __asm__ volatile("fxsave64 %0\n\tldmxcsr %1" : "=m"(c->fx) : "m"(mxcsr));
+    c->host_fx_live = 0;
+}
+
 /* The emulator's translation cache, direct-mapped by linear page; one array for supervisor, one for user accesses. */
 #define TLB_SIZE 1024u
 struct tlb_entry {

@@ -421,24 +421,11 @@ void window_select(struct machine *m)
             snprintf(m->res->error, sizeof(m->res->error), "cannot reserve address space for a window");
             return;
         }
-        w->used_at = ++m->window_clock;
-        m->current = w;
-        machine_reset_shadow(m);
-        COUNT(m, WINDOW_SWITCHES);
+        window_enter(m, w);
     }
     if (w->stale)
         window_revalidate(m, w);
-    c->host_window = (uint64_t)(uintptr_t)w->base;
-    c->ibtc = (uint64_t)(uintptr_t)w->ibtc;
-    c->ibtc_mask = w->ibtc_mask;
-    for (unsigned s = 0; s < 6; s++) {
-        const struct cpu_seg *seg = &c->seg[s];
-        bool writable_data = (seg->attr & 0x1A) == 0x12;
-        bool whole = !seg->unusable && (seg->attr & 0x80) && seg->limit == 0xFFFFFFFFu && writable_data &&
-                     !(seg->attr & 4);
-        c->seg_base[s] = seg->base;
-        c->seg_window[s] = whole ? c->host_window : (uint64_t)(uintptr_t)m->poison + WINDOW_BELOW;
-    }
+    window_publish(m, w);
 }
 
 void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page)

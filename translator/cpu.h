@@ -106,14 +106,15 @@ struct cpu {
     uint64_t efer, apic_base, pat, misc_enable, tsc_offset, bios_sign;
     uint32_t sysenter_cs, sysenter_esp, sysenter_eip;
     uint64_t mtrr[32];       /* monitor's own numbering */
-    uint8_t fx[512] __attribute__((aligned(64))); /* FXSAVE64 image of x87/MMX/XMM0-7 while the monitor runs */
+    uint8_t fx[512] __attribute__((aligned(64))); /* FXSAVE64 image of x87/MMX/XMM0-7; outdated while host_fx_live */
 
     /* -- Part 3: the host's side of the world switch (monitor/stubs.S). Not guest state. ------------------------ */
     uint64_t host_rsp;       /* stack pointer of the run loop while translated code runs */
     uint64_t host_shadow;    /* stack pointer of translated code while the run loop runs */
     uint64_t host_window;    /* r15 to enter with */
+    uint64_t host_self;      /* what light exits are called with (monitor/light.h) */
     uint32_t host_event;     /* set by signal handlers: do not enter, look at the world first */
-    uint32_t host_pad;
+    uint32_t host_fx_live;   /* the guest's x87/MMX/SSE state is in the host's registers, newer than fx[] */
 };
 enum { CPU_SHADOW_STI = 1, CPU_SHADOW_MOVSS = 2 };
 

@@ -1,0 +1,127 @@
+/* monitor/light.c: light exits, and the hooks of the emulator that every instruction may pass. See light.h:
+ * general registers only. */
+#include "monitor/light.h"
+#include "monitor/stubs.h"
+#include "monitor/trace.h"
+
+/* One in so many instructions goes the long way, where its time is taken. */
+#define LIGHT_SAMPLE EMULATE_SAMPLE
+
+static bool flat_segment(const struct cpu_seg *s)
+{
+    return !s->unusable && s->base == 0 && s->limit == 0xFFFFFFFFu && (s->attr & 0x80);
+}
+
+/* FS and GS: may the window be used with their base as it is? Writable data of the greatest limit that does
+ * not expand down. */
+static bool whole_segment(const struct cpu_seg *s)
+{
+    return !s->unusable && (s->attr & 0x9E) == 0x92 && s->limit == 0xFFFFFFFFu;
+}
+
+void vm_segments_changed(struct vm *vm)
+{
+    struct cpu *c = vm->cpu;
+    for (unsigned i = 0; i < 6; i++) {
+        c->seg_sel[i] = c->seg[i].sel;
+        c->seg_base[i] = c->seg[i].base;
+    }
+    if (!vm->run)
+        return;
+    struct machine *m = machine_of(vm);
+    const struct cpu_seg *cs = &c->seg[SCAN_CS], *ss = &c->seg[SCAN_SS], *ds = &c->seg[SCAN_DS],
+                         *es = &c->seg[SCAN_ES];
+    /* Type bits: CS code and readable, data segments writable and not expand-down; SS and CS with D/B set. */
+    bool data = (ss->attr & 0x401E) == 0x4012 && (ds->attr & 0x1E) == 0x12 && (es->attr & 0x1E) == 0x12;
+    m->flat = flat_segment(cs) && (cs->attr & 0x401A) == 0x401A && flat_segment(ss) && flat_segment(ds) &&
+              flat_segment(es) && data;
+    m->whole_fs = whole_segment(&c->seg[SCAN_FS]);
+    m->whole_gs = whole_segment(&c->seg[SCAN_GS]);
+}
+
+void vm_exception(struct vm *vm, unsigned vector, bool has_error, uint32_t error)
+{
+    if (!vm->run)
+        return;
+    struct machine *m = machine_of(vm);
+    COUNT(m, EXCEPTIONS);
+    if (vector == CPU_EXC_PF)
+        COUNT(m, PAGE_FAULTS);
+    TRACE(m, RUN_TRACE_EXC, "exception %u eip=%08x cpl=%u error=%x%s cr2=%08x", vector, vm->cpu->eip,
+          vm->cpu->cpl, error, has_error ? "" : " (none)", vm->cpu->cr2);
+}
+
+void vm_port_access(struct vm *vm, uint16_t port, unsigned size, uint32_t value, bool write)
+{
+    if (vm->run)
+        TRACE(machine_of(vm), RUN_TRACE_IO, "%s %04x size=%u value=%x eip=%08x", write ? "out" : "in", port,
+              size, value, vm->cpu->eip);
+}
+
+bool machine_translatable(const struct machine *m)
+{
+    const struct cpu *c = m->vm.cpu;
+    return m->flat && (c->cr0 & CPU_CR0_PE) && !(c->eflags_sys & (CPU_VM | CPU_TF)) &&
+           (c->cpl == 0 || c->cpl == 3) && c->shadow == 0 && c->a20_mask == 0xFFFFFFFFu &&
+           (c->dr[7] & 0xFF) == 0 && !((c->eflags_sys & CPU_AC) && (c->cr0 & CPU_CR0_AM) && c->cpl == 3) &&
+           !m->cfg->emulate_only;
+}
+
+uint32_t machine_mode(const struct machine *m)
+{
+    const struct cpu *c = m->vm.cpu;
+    uint32_t mode = c->cpl == 3 ? XLAT_MODE_USER : 0;
+    if ((c->cr0 & (CPU_CR0_EM | CPU_CR0_TS)) || !(c->cr4 & CPU_CR4_OSFXSR))
+        mode |= XLAT_MODE_FPU_TRAP;
+    if (c->tsc_offset || ((c->cr4 & CPU_CR4_TSD) && c->cpl == 3))
+        mode |= XLAT_MODE_TSC_TRAP;
+    return mode;
+}
+
+/* The part of machine_prepare() that needs no more than registers: true if the window for the present state
+ * is there and up to date. */
+static bool window_ready(struct machine *m)
+{
+    const struct cpu *c = m->vm.cpu;
+    struct window *w = m->current;
+    bool user = c->cpl == 3;
+    uint32_t mode = machine_mode(m);
+    if ((mode ^ m->mode) & ~(uint32_t)XLAT_MODE_USER)
+        return false;
+    if (w->user != user || (user && w->cr3 != c->cr3)) {
+        w = user ? m->last_user : &m->window[0];
+        if (!w || !w->live || (user && w->cr3 != c->cr3))
+            return false;
+        window_enter(m, w);
+    }
+    if (w->stale)
+        return false;
+    m->mode = mode;
+    window_publish(m, w);
+    return true;
+}
+
+uint32_t light_emulate(struct machine *m, uint32_t why)
+{
+    struct cpu *c = m->vm.cpu;
+    if (why == XLAT_STUB_STI && !m->cfg->lockstep)
+        c->shadow = CPU_SHADOW_STI;
+    if (!m->light || m->counter[RUN_COUNTER_EMULATED] % LIGHT_SAMPLE == 0)
+        return why;
+    uint32_t cpl = c->cpl;
+    COUNT(m, EXITS);
+    COUNT(m, EXITS_LIGHT);
+    COUNT(m, EMULATED);
+    m->light_result = emu_step(&m->vm);
+    c->eflags_sys &= ~(uint32_t)CPU_RF;
+    if (m->light_result != EMU_OK || c->host_event || (c->irq_pending && c->vif) ||
+        (cpl == 0 && c->cpl == 3 && m->pf_pending) || !machine_translatable(m))
+        return STUB_EXIT_LIGHT;
+    if (!window_ready(m)) {
+        cpu_fx_save(c);
+        machine_prepare(m);
+        if (m->ended)
+            return STUB_EXIT_LIGHT;
+    }
+    return STUB_GO_ON;
+}

@@ -1,0 +1,50 @@
+#!/bin/bash
+# Code on the way of a light exit (monitor/light.h) runs while the host's registers hold the guest's x87 and SSE
+# state: its objects must not touch those registers, and call nothing beyond each other but what is listed here,
+# each name called only after cpu_fx_save() or known to use general registers only.
+set -u
+build=$(dirname "${VERSO_WORK:?}")
+commands=$build/compile_commands.json
+[ -r "$commands" ] || { echo "no $commands" && exit 77; }
+cd "$build" || exit 2
+
+allowed='_GLOBAL_OFFSET_TABLE_
+_setjmp
+__stack_chk_fail
+longjmp
+memmove
+fprintf
+__fprintf_chk
+fputc
+dev_mmio_read
+dev_mmio_write
+dev_port_read
+dev_port_write
+emu_fpu_prepare
+emu_fpu_unhide
+emu_pick_fpu
+machine_prepare
+vm_code_written
+vm_paging_changed'
+
+grep '"command"' "$commands" | grep -q -e ' -O[123s]' || { echo "not optimized: light exits are off" && exit 77; }
+! grep '"command"' "$commands" | grep -q -e '-fsanitize=[^ ]*address' ||
+    { echo "AddressSanitizer: light exits are off" && exit 77; }
+mapfile -t objects < <(grep '"command"' "$commands" | grep -e '-mgeneral-regs-only' | sed 's/.* -o \([^ ]*\.o\) .*/\1/')
+[ ${#objects[@]} -ge 10 ] || { echo "FAIL ${#objects[@]} light objects, expected at least 10" && exit 1; }
+
+failed=0
+unknown=$(nm -u "${objects[@]}" | awk '$1 == "U" { print $2 }' | sort -u |
+    grep -vxF -f <(nm --defined-only "${objects[@]}" | awk 'NF == 3 { print $3 }'; echo "$allowed"))
+if [ -n "$unknown" ]; then
+    echo "FAIL called from light code, but not listed: $(echo $unknown)"
+    failed=1
+fi
+for o in "${objects[@]}"; do
+    # cpu_fx_save() itself is inline in them: FXSAVE and LDMXCSR change no register.
+    used=$(objdump -d --no-show-raw-insn "$o" | awk -F'\t' 'NF >= 2 { print $2 }' |
+        grep -E '%[xyz]?mm[0-9]|%st|^(f[a-z0-9]+|emms)([[:space:]]|$)' | grep -vE '^(fxsave64|ldmxcsr)' | head -3)
+    [ -z "$used" ] || { echo "FAIL $o uses x87/SSE registers:"$'\n'"$used"; failed=1; }
+done
+echo "${#objects[@]} light objects checked"
+exit $failed
