@@ -18,7 +18,41 @@ void gen_offsets(void)
     DEF(CPU_HOST_FX_LIVE, offsetof(struct cpu, host_fx_live));
     DEF(CPU_HOST_SELF, offsetof(struct cpu, host_self));
     DEF(CPU_STUB_LOOKUP, offsetof(struct cpu, stub) + 8 * XLAT_STUB_LOOKUP);
+    DEF(CPU_SEG, offsetof(struct cpu, seg));
+    DEF(CPU_SEG_SEL, offsetof(struct cpu, seg_sel));
+    DEF(CPU_SEG_BASE, offsetof(struct cpu, seg_base));
+    DEF(CPU_SEG_WINDOW, offsetof(struct cpu, seg_window));
+#define MEMO(f) (offsetof(struct cpu, host_sreg) + offsetof(struct cpu_sreg_memo, f))
+    DEF(SREG_SEL, MEMO(sel));
+    DEF(SREG_LIN, MEMO(lin));
+    DEF(SREG_RAW, MEMO(raw));
+    DEF(SREG_WINDOW, MEMO(window));
+    DEF(SREG_NUMBER, MEMO(seg_number));
+    DEF(SREG_SEG, MEMO(seg));
+    DEF(SREG_BASE, MEMO(seg.base));
+    DEF(SREG_UNUSABLE, MEMO(seg.unusable));
+    DEF(SREG_SIZE, sizeof(struct cpu_sreg_memo));
+#undef MEMO
+#define MEMO(f) (offsetof(struct cpu, host_cpuid) + offsetof(struct cpu_cpuid_memo, f))
+    DEF(CPUID_LEAF, MEMO(leaf));
+    DEF(CPUID_SUBLEAF, MEMO(subleaf));
+    DEF(CPUID_INVALID, MEMO(invalid));
+    DEF(CPUID_EAX, MEMO(eax));
+    DEF(CPUID_ECX, MEMO(ecx));
+    DEF(CPUID_EDX, MEMO(edx));
+    DEF(CPUID_EBX, MEMO(ebx));
+    DEF(CPUID_OF, offsetof(struct cpu, host_cpuid_of));
+#undef MEMO
     DEF(HOST_FLAGS, CPU_HOST_FLAGS);
+    DEF(FLAG_DF, CPU_DF);
+    DEF(EXIT_SREG, XLAT_STUB_SREG);
+    DEF(EXIT_CPUID, XLAT_STUB_CPUID);
+    DEF(EXIT_SYSENTER, XLAT_STUB_SYSENTER);
+    DEF(EXIT_SYSEXIT, XLAT_STUB_SYSEXIT);
+    DEF(EXIT_INT, XLAT_STUB_INT);
+    DEF(EXIT_IRET, XLAT_STUB_IRET);
+    DEF(EXIT_IN, XLAT_STUB_IN);
+    DEF(EXIT_OUT, XLAT_STUB_OUT);
     DEF(EXIT_EMULATE, XLAT_STUB_EMULATE);
     DEF(EXIT_MISS, XLAT_STUB_MISS);
     DEF(EXIT_STI, XLAT_STUB_STI);

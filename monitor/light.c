@@ -1,22 +1,13 @@
 /* monitor/light.c: light exits, and the hooks of the emulator that every instruction may pass. See light.h:
  * general registers only. */
 #include "monitor/light.h"
+#include "monitor/quick.h"
 #include "monitor/stubs.h"
 #include "monitor/trace.h"
-
-/* One in so many instructions goes the long way, where its time is taken. */
-#define LIGHT_SAMPLE EMULATE_SAMPLE
 
 static bool flat_segment(const struct cpu_seg *s)
 {
     return !s->unusable && s->base == 0 && s->limit == 0xFFFFFFFFu && (s->attr & 0x80);
-}
-
-/* FS and GS: may the window be used with their base as it is? Writable data of the greatest limit that does
- * not expand down. */
-static bool whole_segment(const struct cpu_seg *s)
-{
-    return !s->unusable && (s->attr & 0x9E) == 0x92 && s->limit == 0xFFFFFFFFu;
 }
 
 void vm_segments_changed(struct vm *vm)
@@ -35,8 +26,6 @@ void vm_segments_changed(struct vm *vm)
     bool data = (ss->attr & 0x401E) == 0x4012 && (ds->attr & 0x1E) == 0x12 && (es->attr & 0x1E) == 0x12;
     m->flat = flat_segment(cs) && (cs->attr & 0x401A) == 0x401A && flat_segment(ss) && flat_segment(ds) &&
               flat_segment(es) && data;
-    m->whole_fs = whole_segment(&c->seg[SCAN_FS]);
-    m->whole_gs = whole_segment(&c->seg[SCAN_GS]);
 }
 
 void vm_exception(struct vm *vm, unsigned vector, bool has_error, uint32_t error)
@@ -101,18 +90,62 @@ static bool window_ready(struct machine *m)
     return true;
 }
 
-uint32_t light_emulate(struct machine *m, uint32_t why)
+/* What the translator said beforehand. */
+static bool quick(struct machine *m, uint32_t why, uint32_t operand)
+{
+    struct vm *vm = &m->vm;
+    switch (why) {
+    case XLAT_STUB_SYSENTER:
+        return quick_sysenter(vm);
+    case XLAT_STUB_SYSEXIT:
+        return quick_sysexit(vm);
+    case XLAT_STUB_INT:
+        return quick_int(vm, operand);
+    case XLAT_STUB_IRET:
+        return quick_iret(vm);
+    case XLAT_STUB_IN:
+        return quick_port(vm, operand, false);
+    case XLAT_STUB_OUT:
+        return quick_port(vm, operand, true);
+    case XLAT_STUB_CPUID:
+        return quick_cpuid(vm);
+    default:
+        return false;
+    }
+}
+
+void light_remember_segment(struct machine *m, uint32_t operand)
+{
+    unsigned seg = operand / CPU_MEMO_STRIDE;
+    if (seg >= 6 || !m->flat || m->current != &m->window[0])
+        return;
+    bool far_seg = seg == SCAN_FS || seg == SCAN_GS;
+    quick_remember_segment(&m->vm, seg, window_for(m, m->current, far_seg ? seg : SCAN_DS));
+}
+
+uint32_t light_emulate(struct machine *m, uint32_t why, uint32_t operand)
 {
     struct cpu *c = m->vm.cpu;
+    m->why = why;
+    m->operand = operand;
     if (why == XLAT_STUB_STI && !m->cfg->lockstep)
         c->shadow = CPU_SHADOW_STI;
-    if (!m->light || m->counter[RUN_COUNTER_EMULATED] % LIGHT_SAMPLE == 0)
+    if (!m->light)
         return why;
     uint32_t cpl = c->cpl;
     COUNT(m, EXITS);
     COUNT(m, EXITS_LIGHT);
-    COUNT(m, EMULATED);
-    m->light_result = emu_step(&m->vm);
+    m->light_result = EMU_OK;
+    if (quick(m, why, operand)) {
+        COUNT(m, EMULATED);
+    } else {
+        do { /* on, while an interrupt shadow lasts */
+            m->light_result = emu_step(&m->vm);
+            COUNT(m, EMULATED);
+        } while (c->shadow && m->light_result == EMU_OK && !c->host_event);
+        if (why == XLAT_STUB_SREG && m->light_result == EMU_OK)
+            light_remember_segment(m, operand);
+    }
     c->eflags_sys &= ~(uint32_t)CPU_RF;
     if (m->light_result != EMU_OK || c->host_event || (c->irq_pending && c->vif) ||
         (cpl == 0 && c->cpl == 3 && m->pf_pending) || !machine_translatable(m))

@@ -12,10 +12,13 @@
 #include "monitor/machine.h"
 
 /* Called by stub_emulate and stub_sti (stubs.S), on the run loop's stack, with the guest's general registers
- * in cpu. why: XLAT_STUB_EMULATE or XLAT_STUB_STI. STUB_GO_ON: go on at cpu->eip. Otherwise what stub_enter()
+ * in cpu. why: XLAT_STUB_STI, or an exit for which
+ * xlat_stub_emulates(); operand: r10d then. STUB_GO_ON: go on at cpu->eip. Otherwise what stub_enter()
  * is to return: `why` if nothing has been done (but STI's shadow is noted), STUB_EXIT_LIGHT if the
  * instruction is done, m->light_result its result, and the run loop is wanted. */
-uint32_t light_emulate(struct machine *m, uint32_t why);
+uint32_t light_emulate(struct machine *m, uint32_t why, uint32_t operand);
+/* A segment register was loaded after an XLAT_STUB_SREG exit with this r10d. */
+void light_remember_segment(struct machine *m, uint32_t operand);
 
 /* May translated code run in the present state? */
 bool machine_translatable(const struct machine *m);

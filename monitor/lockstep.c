@@ -262,6 +262,7 @@ enum lockstep_result lockstep_step(struct machine *m)
         gather(m, &insn);
     else
         area_count = 0;
+    m->why = XLAT_STUB_EMULATE;
     uint32_t why = stub_enter(c);
     COUNT(m, EXITS);
     translated = *c;
@@ -272,7 +273,7 @@ enum lockstep_result lockstep_step(struct machine *m)
             return LOCKSTEP_SIGNAL;
         why = XLAT_STUB_STEP; /* interrupted after the instruction: as good as a step */
     }
-    if (why == XLAT_STUB_EMULATE || why == STUB_EXIT_FAULT) {
+    if (xlat_stub_emulates(why) || why == STUB_EXIT_FAULT) {
         if (c->eip != before.eip || memcmp(c->gpr, before.gpr, sizeof(c->gpr)) ||
             cpu_eflags(c) != cpu_eflags(&before))
             /* A repeated string instruction may have got some way; all else must be as before. */

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "cache/cache.h"
+#include "monitor/quick.h"
 #include "monitor/run.h"
 #include "monitor/stubs.h"
 #include "monitor/vm.h"
@@ -212,9 +213,9 @@ struct machine {
     /* execution */
     uint32_t mode;           /* XLAT_MODE_* for the current state */
     bool flat;               /* segments allow translated code */
-    bool whole_fs, whole_gs; /* their base may be used with the window as it is */
     bool light;              /* light exits are allowed (light.h) */
     enum emu_result light_result;
+    uint32_t why, operand; /* r9d and r10d of the last exit that emulates */
     bool intr; /* level of the 8259's request */
     uint8_t *shadow_stack;
     uint64_t shadow_size, shadow_top;
@@ -280,16 +281,24 @@ static inline void window_enter(struct machine *m, struct window *w)
     machine_reset_shadow(m);
     COUNT(m, WINDOW_SWITCHES);
 }
+/* What an access through segment seg goes to: the window for writable data of the greatest limit that does not expand down,
+ * whatever its base; otherwise nothing. */
+static inline uint64_t window_for(const struct machine *m, const struct window *w, unsigned seg)
+{
+    const struct cpu_seg *s = &m->vm.cpu->seg[seg];
+    bool whole = !s->unusable && (s->attr & 0x9E) == 0x92 && s->limit == 0xFFFFFFFFu;
+    return whole ? (uint64_t)(uintptr_t)w->base : (uint64_t)(uintptr_t)m->poison + WINDOW_BELOW;
+}
 /* Tells translated code about the window it is to use. */
 static inline void window_publish(struct machine *m, const struct window *w)
 {
     struct cpu *c = m->vm.cpu;
-    uint64_t none = (uint64_t)(uintptr_t)m->poison + WINDOW_BELOW;
     c->host_window = (uint64_t)(uintptr_t)w->base;
     c->ibtc = (uint64_t)(uintptr_t)w->ibtc;
     c->ibtc_mask = w->ibtc_mask;
-    c->seg_window[SCAN_FS] = m->whole_fs ? c->host_window : none;
-    c->seg_window[SCAN_GS] = m->whole_gs ? c->host_window : none;
+    c->seg_window[SCAN_FS] = window_for(m, w, SCAN_FS);
+    c->seg_window[SCAN_GS] = window_for(m, w, SCAN_GS);
+    quick_check_memory(c);
 }
 
 /* boot.c: places kernel, initrd, boot parameters and ACPI tables in RAM; sets the 32-bit entry state. */

@@ -277,7 +277,7 @@ static void map_ahead(struct machine *m)
         COUNT(m, MAP_AHEAD);
 }
 
-static void emulate_one(struct machine *m)
+static void emulate_one(struct machine *m, uint32_t why)
 {
     struct cpu *c = m->vm.cpu;
     uint32_t cpl = c->cpl;
@@ -289,6 +289,8 @@ static void emulate_one(struct machine *m)
     COUNT(m, EMULATED);
     if (cpl == 0 && c->cpl == 3 && m->pf_pending && r == EMU_OK)
         map_ahead(m);
+    if (why == XLAT_STUB_SREG && r == EMU_OK)
+        light_remember_segment(m, m->operand);
     after_emulation(m, r);
 }
 
@@ -323,7 +325,7 @@ static void emulate_faulting(struct machine *m)
     }
     bool user = c->cpl == 3;
     uint64_t faults = m->counter[RUN_COUNTER_PAGE_FAULTS];
-    emulate_one(m);
+    emulate_one(m, XLAT_STUB_EMULATE);
     if (m->counter[RUN_COUNTER_PAGE_FAULTS] != faults)
         COUNT(m, FAULT_GUEST);
     if (user && c->cpl == 0 && c->cr2 == m->fault_addr.v) {
@@ -350,7 +352,7 @@ static void resolve(struct machine *m)
         page_fault(m, &f);
         break;
     case CODE_EMULATE:
-        emulate_one(m);
+        emulate_one(m, XLAT_STUB_EMULATE);
         break;
     }
 }
@@ -364,15 +366,16 @@ static void run_translated(struct machine *m)
     uint32_t why = stub_enter(c);
     if (why != STUB_EXIT_LIGHT)
         COUNT(m, EXITS);
+    if (xlat_stub_emulates(why)) {
+        emulate_one(m, why);
+        return;
+    }
     switch (why) {
-    case XLAT_STUB_EMULATE:
-        emulate_one(m);
-        break;
     case XLAT_STUB_MISS:
         resolve(m);
         break;
     case XLAT_STUB_STI: /* the shadow is noted */
-        emulate_one(m);
+        emulate_one(m, why);
         break;
     case STUB_EXIT_LIGHT:
         if (c->cpl == 3 && m->pf_pending && m->light_result == EMU_OK)
@@ -398,7 +401,7 @@ static void run_lockstep(struct machine *m)
         resolve(m);
         break;
     case LOCKSTEP_EMULATE:
-        emulate_one(m);
+        emulate_one(m, m->why);
         break;
     default:
         break;
@@ -430,7 +433,7 @@ static void loop(struct machine *m)
         if (c->halted)
             idle(m);
         else if (c->shadow)
-            emulate_one(m);
+            emulate_one(m, XLAT_STUB_EMULATE);
         else if (!machine_translatable(m) || (m->cfg->lockstep && m->insns < m->cfg->lockstep_skip))
             run_emulated(m);
         else if (m->cfg->lockstep)
@@ -501,6 +504,14 @@ static bool make_cpu(struct machine *m, char *err, size_t size)
     c->stub[XLAT_STUB_STI] = (uint64_t)(uintptr_t)stub_sti;
     c->stub[XLAT_STUB_POLL] = (uint64_t)(uintptr_t)stub_poll;
     c->stub[XLAT_STUB_STEP] = (uint64_t)(uintptr_t)stub_step;
+    c->stub[XLAT_STUB_SREG] = (uint64_t)(uintptr_t)stub_sreg;
+    c->stub[XLAT_STUB_CPUID] = (uint64_t)(uintptr_t)stub_cpuid;
+    c->stub[XLAT_STUB_SYSENTER] = (uint64_t)(uintptr_t)stub_sysenter;
+    c->stub[XLAT_STUB_SYSEXIT] = (uint64_t)(uintptr_t)stub_sysexit;
+    c->stub[XLAT_STUB_INT] = (uint64_t)(uintptr_t)stub_int;
+    c->stub[XLAT_STUB_IRET] = (uint64_t)(uintptr_t)stub_iret;
+    c->stub[XLAT_STUB_IN] = (uint64_t)(uintptr_t)stub_in;
+    c->stub[XLAT_STUB_OUT] = (uint64_t)(uintptr_t)stub_out;
     c->host_self = (uint64_t)(uintptr_t)m;
     c->mask_host_flags = CPU_HOST_FLAGS;
     c->mask_if = CPU_IF;

@@ -132,7 +132,8 @@ static void on_fault(int sig, siginfo_t *si, void *context)
     greg_t *g = uc->uc_mcontext.gregs;
     struct machine *m = owner;
     uint64_t rip = (uint64_t)g[REG_RIP], addr = (uint64_t)(uintptr_t)si->si_addr;
-    if (!m || !in_translated(m, rip)) {
+    bool descriptor = rip == (uint64_t)(uintptr_t)stub_sreg_load;
+    if (!m || (!in_translated(m, rip) && !descriptor)) {
         die(sig, si, g);
         return;
     }
@@ -161,6 +162,11 @@ static void on_fault(int sig, siginfo_t *si, void *context)
         }
     } else {
         COUNT(m, FAULT_OTHER);
+    }
+    if (descriptor) {
+        g[REG_RIP] = (greg_t)(uintptr_t)stub_sreg_miss;
+        errno = saved_errno;
+        return;
     }
     uint32_t eip;
     if (!unwind(m, g, &eip)) {

@@ -6,6 +6,7 @@
         .p2align 6
         .globl stub_enter, stub_enter_begin, stub_enter_end, stub_enter_abort, stub_code_begin, stub_code_end
         .globl stub_emulate, stub_lookup_bmi2, stub_lookup_plain, stub_miss, stub_sti, stub_poll, stub_step
+        .globl stub_sreg, stub_sreg_load, stub_sreg_miss, stub_cpuid, stub_sysenter, stub_sysexit, stub_int, stub_iret, stub_in, stub_out
         .globl stub_retmiss, stub_signal, stub_fault, stub_exit_begin, stub_exit_end
 stub_code_begin:
 
@@ -37,10 +38,14 @@ stub_enter_begin:
         mov     r8d, [r13 + CPU_EIP_]
         mov     r14d, [r13 + CPU_GPR + 16]
         mov     eax, [r13 + CPU_ARITH_]
-        or      eax, 2
-        push    rax
-        popfq
-        mov     rsp, [r13 + CPU_HOST_SHADOW]
+        test    eax, FLAG_DF
+        jnz     2f
+        mov     ecx, eax /* POPF takes twenty cycles: OF by an overflow of 1 + 127, the rest by SAHF */
+        mov     ah, al
+        shr     ecx, 11
+        add     cl, 127
+        sahf
+3:      mov     rsp, [r13 + CPU_HOST_SHADOW]
         mov     eax, [r13 + CPU_GPR]
         mov     ecx, [r13 + CPU_GPR + 4]
         mov     edx, [r13 + CPU_GPR + 8]
@@ -49,6 +54,9 @@ stub_enter_begin:
         mov     esi, [r13 + CPU_GPR + 24]
         mov     edi, [r13 + CPU_GPR + 28]
         jmp     [r13 + CPU_STUB_LOOKUP]
+2:      push    rax
+        popfq
+        jmp     3b
 stub_enter_end:
 
 /* The bottom of the shadow stack: puts itself back and finds the target like any indirect branch. */
@@ -76,6 +84,91 @@ stub_lookup_plain:
         mov     r10, [r13 + CPU_IBTC]
         popfq
         jmp     [r10 + r9 * 8]
+
+/* Stubs that translated code calls. Nothing here changes flags; a signal lets it run on. */
+
+/* MOV to or POP into a segment register at CPL 0: the same selector, whose descriptor reads the same, comes to the same. */
+        .p2align 4
+stub_sreg:
+        mov     r11, rcx
+        mov     ecx, [r13 + r10 + SREG_SEL]
+        not     ecx
+        lea     ecx, [rcx + r9 + 1]
+        jrcxz   1f
+        lea     r10, [r10 + SREG_SIZE]
+        mov     ecx, [r13 + r10 + SREG_SEL]
+        not     ecx
+        lea     ecx, [rcx + r9 + 1]
+        jrcxz   1f
+stub_sreg_miss:
+        mov     rcx, r11
+        lea     rsp, [rsp + 8]
+        mov     r9d, EXIT_SREG
+        jmp     light
+1:      mov     ecx, [r13 + r10 + SREG_UNUSABLE]
+        jrcxz   2f
+        /* A null selector leaves the hidden part as it is. */
+        mov     r9d, [r13 + r10 + SREG_NUMBER]
+        mov     rcx, [r13 + r10 + SREG_WINDOW]
+        mov     [r13 + r9 * 8 + CPU_SEG_WINDOW], rcx
+        mov     ecx, [r13 + r10 + SREG_SEL]
+        mov     [r13 + r9 * 4 + CPU_SEG_SEL], ecx
+        lea     r9d, [r9 + r9]
+        mov     [r13 + r9 * 8 + CPU_SEG + 8], cx
+        mov     dword ptr [r13 + r9 * 8 + CPU_SEG + 12], 1
+        mov     rcx, r11
+        ret
+2:      mov     r9d, [r13 + r10 + SREG_LIN]
+stub_sreg_load:
+        mov     rcx, [r15 + r9]
+        mov     r9, [r13 + r10 + SREG_RAW]
+        not     rcx
+        lea     rcx, [rcx + r9 + 1]
+        jrcxz   3f
+        jmp     stub_sreg_miss
+3:      mov     r9d, [r13 + r10 + SREG_NUMBER]
+        mov     ecx, [r13 + r10 + SREG_BASE]
+        mov     [r13 + r9 * 8 + CPU_SEG_BASE], rcx
+        mov     rcx, [r13 + r10 + SREG_WINDOW]
+        mov     [r13 + r9 * 8 + CPU_SEG_WINDOW], rcx
+        mov     ecx, [r13 + r10 + SREG_SEL]
+        mov     [r13 + r9 * 4 + CPU_SEG_SEL], ecx
+        lea     r9d, [r9 + r9]
+        mov     rcx, [r13 + r10 + SREG_SEG]
+        mov     [r13 + r9 * 8 + CPU_SEG], rcx
+        mov     rcx, [r13 + r10 + SREG_SEG + 8]
+        mov     [r13 + r9 * 8 + CPU_SEG + 8], rcx
+        mov     rcx, r11
+        ret
+
+        .p2align 4
+stub_cpuid:
+        mov     r11, rcx
+        movzx   r9d, al
+        movzx   r9d, byte ptr [r13 + r9 + CPUID_OF]
+        lea     r9d, [r9 * 8]
+        lea     r9d, [r9 * 4]
+        mov     ecx, [r13 + r9 + CPUID_LEAF]
+        not     ecx
+        lea     ecx, [rcx + rax + 1]
+        jrcxz   1f
+        jmp     2f
+1:      mov     ecx, [r13 + r9 + CPUID_SUBLEAF]
+        not     ecx
+        lea     ecx, [rcx + r11 + 1]
+        jrcxz   1f
+        jmp     2f
+1:      mov     ecx, [r13 + r9 + CPUID_INVALID]
+        jrcxz   1f
+2:      mov     rcx, r11
+        lea     rsp, [rsp + 8]
+        mov     r9d, EXIT_CPUID
+        jmp     light
+1:      mov     eax, [r13 + r9 + CPUID_EAX]
+        mov     ebx, [r13 + r9 + CPUID_EBX]
+        mov     ecx, [r13 + r9 + CPUID_ECX]
+        mov     edx, [r13 + r9 + CPUID_EDX]
+        ret
 
 /* The guest's registers to cpu; rsp to the run loop's stack. */
         .macro SAVE_GUEST
@@ -138,14 +231,23 @@ leave_fx:
 
 /* Light exits (light.h): the instruction is emulated with the guest's x87/SSE state left where it is. */
         .p2align 4
-stub_sti:
-        mov     r9d, EXIT_STI
-        jmp     1f
+        .macro LIGHT name, why
+\name:  mov     r9d, \why
+        jmp     light
+        .endm
+        LIGHT   stub_sti, EXIT_STI
+        LIGHT   stub_sysenter, EXIT_SYSENTER
+        LIGHT   stub_sysexit, EXIT_SYSEXIT
+        LIGHT   stub_int, EXIT_INT
+        LIGHT   stub_iret, EXIT_IRET
+        LIGHT   stub_in, EXIT_IN
+        LIGHT   stub_out, EXIT_OUT
 stub_emulate:
         mov     r9d, EXIT_EMULATE
-1:      SAVE_GUEST
+light:  SAVE_GUEST
         mov     rdi, [r13 + CPU_HOST_SELF]
         mov     esi, r9d
+        mov     edx, r10d
         cld
         call    light_emulate
         cmp     eax, GO_ON

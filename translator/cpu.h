@@ -54,7 +54,9 @@ struct cpu_table {
 };
 
 /* Indexes of cpu.stub[]: host entry points that translated code jumps to with `jmp/call [r13 + XLAT_OFF_STUB(n)]`.
- * XLAT_STUB(id, meaning); in every case r8d is a guest EIP and the guest registers and flags are intact. */
+ * XLAT_STUB(id, meaning); in every case r8d is a guest EIP and the guest registers and flags are intact. Those from SREG on may do what
+ * EMULATE does: they only say beforehand which instruction it is. Those that are called come back when the instruction is done,
+ * and otherwise drop the return address. */
 #define XLAT_STUBS(X) \
     X(EMULATE, "r8d: the instruction to be run by the single-instruction emulator") \
     X(LOOKUP, "r8d: branch target outside this page (or computed): indirect-branch table, else monitor") \
@@ -63,13 +65,30 @@ struct cpu_table {
     X(STRADDLE, "r8d: an instruction that runs into the next page") \
     X(STI, "r8d: the instruction after STI (interrupt shadow), with an interrupt pending") \
     X(POLL, "r8d: next instruction; IF has been set with an interrupt pending and no shadow (POPF)") \
-    X(STEP, "r8d: next instruction (only code made with XLAT_OPT_STEP)")
+    X(STEP, "r8d: next instruction (only code made with XLAT_OPT_STEP)") \
+    X(SREG, "called; CPL 0: r8d: MOV to or POP into ES, DS, FS or GS; r9d: selector; r10d: segment number * CPU_MEMO_STRIDE") \
+    X(CPUID, "called; r8d: CPUID") \
+    X(SYSENTER, "r8d: SYSENTER") \
+    X(SYSEXIT, "r8d: SYSEXIT") \
+    X(INT, "r8d: INT n; r10d: vector") \
+    X(IRET, "r8d: IRETD, CPL 0") \
+    X(IN, "r8d: IN, CPL 0; r10d: XLAT_PORT_*") \
+    X(OUT, "r8d: OUT, CPL 0; r10d: XLAT_PORT_*")
 enum xlat_stub {
 #define X(id, text) XLAT_STUB_##id,
     XLAT_STUBS(X)
 #undef X
     XLAT_STUB_COUNT
 };
+static inline bool xlat_stub_emulates(uint32_t s)
+{
+    return s == XLAT_STUB_EMULATE || (s >= XLAT_STUB_SREG && s < XLAT_STUB_COUNT);
+}
+/* Operand of the IN and OUT stubs: bits 0..15 the port, unless in DX; bits 16..18 the size in bytes; bits 24.. the length. */
+#define XLAT_PORT_DX     (1u << 19)
+#define XLAT_PORT(p)     ((p) & 0xFFFFu)
+#define XLAT_PORT_SIZE(a) ((a) >> 16 & 7)
+#define XLAT_PORT_LEN(a) ((a) >> 24)
 
 struct cpu {
     /* -- Part 1: reached by translated code through r13. ------------------------------------------------------ */
@@ -115,7 +134,23 @@ struct cpu {
     uint64_t host_self;      /* what light exits are called with (monitor/light.h) */
     uint32_t host_event;     /* set by signal handlers: do not enter, look at the world first */
     uint32_t host_fx_live;   /* the guest's x87/MMX/SSE state is in the host's registers, newer than fx[] */
+    /* What loading a segment register at CPL 0 and CPUID came to lately (monitor/light.c): the stubs repeat it. */
+    struct cpu_sreg_memo {
+        uint32_t sel;        /* UINT32_MAX: none */
+        uint32_t lin;        /* linear address of its descriptor, */
+        uint64_t raw;        /* which had this value; not looked at if seg.unusable */
+        uint64_t window;     /* for seg_window[] */
+        uint32_t seg_number, pad;
+        struct cpu_seg seg;
+    } host_sreg[6][2];
+    struct cpu_table host_sreg_gdtr, host_sreg_ldtr; /* while these are the tables */
+    struct cpu_cpuid_memo {
+        uint32_t leaf, subleaf, invalid, eax, ecx, edx, ebx, pad;
+    } host_cpuid[8];
+    uint8_t host_cpuid_of[256]; /* by the low byte of the leaf: index into host_cpuid[] */
+    uint64_t host_cpuid_key[3];  /* while what CPUID depends on is this */
 };
+#define CPU_MEMO_STRIDE ((uint32_t)(2 * sizeof(struct cpu_sreg_memo)))
 enum { CPU_SHADOW_STI = 1, CPU_SHADOW_MOVSS = 2 };
 
 /* EFLAGS as the guest sees it. */

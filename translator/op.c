@@ -25,6 +25,7 @@ enum action {
     PUSH_REG, POP_REG, PUSH_IMM, PUSH_SREG, PUSHA, POPA, POP_MEM, LEAVE, PUSHF, POPF,
     JCC, JMP, CALL, RET, LOOP, GROUP5,
     MOFFS, LEA, XLATB, STRING, FROM_SREG, NOP, FPU, FWAIT, SIMD, MOVBE, FENCE, CMPXCHG8B, CLI, STI, RDTSC, BSWAP,
+    TO_SREG, POP_SREG, CPUID, TRANSFER, PORT,
 };
 
 struct op_row {
@@ -37,8 +38,9 @@ struct op_row {
 
 static const struct op_row map_1b[256] = {
     ALU(0x00), ALU(0x08), ALU(0x10), ALU(0x18), ALU(0x20), ALU(0x28), ALU(0x30), ALU(0x38),
-    [0x06] = {PUSH_SREG, 0, SCAN_ES}, [0x0E] = {PUSH_SREG, 0, SCAN_CS},
+    [0x06] = {PUSH_SREG, 0, SCAN_ES}, [0x07] = {POP_SREG, 0, SCAN_ES}, [0x0E] = {PUSH_SREG, 0, SCAN_CS},
     [0x16] = {PUSH_SREG, 0, SCAN_SS}, [0x1E] = {PUSH_SREG, 0, SCAN_DS},
+    [0x1F] = {POP_SREG, 0, SCAN_DS},
     [0x40 ... 0x4F] = {INCDEC, 0, 0},
     [0x50 ... 0x57] = {PUSH_REG, 0, 0}, [0x58 ... 0x5F] = {POP_REG, 0, 0},
     [0x60] = {PUSHA, 0, 0}, [0x61] = {POPA, 0, 0},
@@ -50,7 +52,7 @@ static const struct op_row map_1b[256] = {
     [0x86] = {MODRM, REG_B | RM_B, 0}, [0x87] = {MODRM, REG_G | RM_G, 0},
     [0x88] = {MODRM, REG_B | RM_B, 0}, [0x89] = {MODRM, REG_G | RM_G, 0},
     [0x8A] = {MODRM, REG_B | RM_B, 0}, [0x8B] = {MODRM, REG_G | RM_G, 0},
-    [0x8C] = {FROM_SREG, 0, 0}, [0x8D] = {LEA, 0, 0}, [0x8F] = {POP_MEM, 0, 0},
+    [0x8C] = {FROM_SREG, 0, 0}, [0x8D] = {LEA, 0, 0}, [0x8E] = {TO_SREG, 0, 0}, [0x8F] = {POP_MEM, 0, 0},
     [0x90] = {COPY, 0, 0}, [0x91 ... 0x97] = {OPREG, 0, 0}, [0x98 ... 0x99] = {COPY, 0, 0},
     [0x9B] = {FWAIT, 0, 0}, [0x9C] = {PUSHF, 0, 0}, [0x9D] = {POPF, 0, 0}, [0x9E ... 0x9F] = {COPY, 0, 0},
     [0xA0 ... 0xA3] = {MOFFS, 0, 0}, [0xA4 ... 0xA7] = {STRING, 0, 0}, [0xA8 ... 0xA9] = {COPY, 0, 0},
@@ -58,9 +60,11 @@ static const struct op_row map_1b[256] = {
     [0xB0 ... 0xB7] = {COPY, 0, 0}, [0xB8 ... 0xBF] = {OPREG, 0, 0},
     [0xC0] = {DIGIT, RM_B, 0xFF}, [0xC1] = {DIGIT, RM_G, 0xFF}, [0xC2 ... 0xC3] = {RET, 0, 0},
     [0xC6] = {DIGIT, RM_B, 0x01}, [0xC7] = {DIGIT, RM_G, 0x01}, [0xC9] = {LEAVE, 0, 0},
+    [0xCD] = {TRANSFER, 0, XLAT_STUB_INT}, [0xCF] = {TRANSFER, 0, XLAT_STUB_IRET},
     [0xD0] = {DIGIT, RM_B, 0xFF}, [0xD1] = {DIGIT, RM_G, 0xFF}, [0xD2] = {DIGIT, RM_B, 0xFF}, [0xD3] = {DIGIT, RM_G, 0xFF},
     [0xD7] = {XLATB, 0, 0}, [0xD8 ... 0xDF] = {FPU, 0, 0},
-    [0xE0 ... 0xE3] = {LOOP, 0, 0}, [0xE8] = {CALL, 0, 0}, [0xE9] = {JMP, 0, 0}, [0xEB] = {JMP, 0, 0},
+    [0xE0 ... 0xE3] = {LOOP, 0, 0}, [0xE4 ... 0xE7] = {PORT, 0, 0},
+    [0xE8] = {CALL, 0, 0}, [0xE9] = {JMP, 0, 0}, [0xEB] = {JMP, 0, 0}, [0xEC ... 0xEF] = {PORT, 0, 0},
     [0xF5] = {COPY, 0, 0}, [0xF6] = {DIGIT, RM_B, 0xFF}, [0xF7] = {DIGIT, RM_G, 0xFF}, [0xF8 ... 0xF9] = {COPY, 0, 0},
     [0xFA] = {CLI, 0, 0}, [0xFB] = {STI, 0, 0}, [0xFC ... 0xFD] = {COPY, 0, 0},
     [0xFE] = {DIGIT, RM_B, 0x03}, [0xFF] = {GROUP5, 0, 0},
@@ -69,10 +73,11 @@ static const struct op_row map_1b[256] = {
 static const struct op_row map_0f[256] = {
     [0x0D] = {NOP, 0, 0}, [0x10 ... 0x17] = {SIMD, 0, 0}, [0x18 ... 0x1F] = {NOP, 0, 0},
     [0x28 ... 0x2F] = {SIMD, 0, 0}, [0x31] = {RDTSC, 0, 0},
+    [0x34] = {TRANSFER, 0, XLAT_STUB_SYSENTER}, [0x35] = {TRANSFER, 0, XLAT_STUB_SYSEXIT},
     [0x40 ... 0x4F] = {MODRM, REG_G | RM_G, 0}, [0x50 ... 0x77] = {SIMD, 0, 0}, [0x7C ... 0x7F] = {SIMD, 0, 0},
     [0x80 ... 0x8F] = {JCC, 0, 0}, [0x90 ... 0x9F] = {DIGIT, RM_B, 0xFF},
-    [0xA0] = {PUSH_SREG, 0, SCAN_FS}, [0xA3] = {MODRM, REG_G | RM_G, 0},
-    [0xA4 ... 0xA5] = {MODRM, REG_G | RM_G, 0}, [0xA8] = {PUSH_SREG, 0, SCAN_GS},
+    [0xA0] = {PUSH_SREG, 0, SCAN_FS}, [0xA1] = {POP_SREG, 0, SCAN_FS}, [0xA2] = {CPUID, 0, 0}, [0xA3] = {MODRM, REG_G | RM_G, 0},
+    [0xA4 ... 0xA5] = {MODRM, REG_G | RM_G, 0}, [0xA8] = {PUSH_SREG, 0, SCAN_GS}, [0xA9] = {POP_SREG, 0, SCAN_GS},
     [0xAB ... 0xAD] = {MODRM, REG_G | RM_G, 0}, [0xAE] = {FENCE, 0, 0}, [0xAF] = {MODRM, REG_G | RM_G, 0},
     [0xB0] = {MODRM, REG_B | RM_B, 0}, [0xB1] = {MODRM, REG_G | RM_G, 0}, [0xB3] = {MODRM, REG_G | RM_G, 0},
     [0xB6] = {MODRM, REG_G | RM_B, 0}, [0xB7] = {MODRM, REG_G | RM_G, 0},
@@ -135,11 +140,16 @@ static const uint8_t *insn_bytes(const struct context *c, const struct scan_insn
     return c->page->bytes + i->off;
 }
 
-static void emulate(struct context *c, const struct scan_insn *i)
+static void emulate_as(struct context *c, const struct scan_insn *i, enum xlat_stub stub)
 {
-    context_exit(c, XLAT_STUB_EMULATE, i->off);
+    context_exit(c, stub, i->off);
     c->v->emulated_count++;
     c->open = false;
+}
+
+static void emulate(struct context *c, const struct scan_insn *i)
+{
+    emulate_as(c, i, XLAT_STUB_EMULATE);
 }
 
 static bool is_opsize16(const struct scan_insn *i)
@@ -807,6 +817,82 @@ static void from_sreg(struct context *c, const struct scan_insn *i)
     }
 }
 
+/* call [r13+stub], with the instruction's EIP in r8d: comes back when the instruction is done. */
+static void call_stub(struct context *c, const struct scan_insn *i, enum xlat_stub stub)
+{
+    emit_1(&c->e, 0x41); /* mov r8d, imm32 */
+    emit_1(&c->e, 0xB8);
+    context_reloc_4(c, i->off);
+    emit_op_mem(&c->e, 0, SCAN_MAP_1B, 0xFF, 2,
+                (struct emit_mem){HOST_CPU, HOST_NONE, (int32_t)(offsetof(struct cpu, stub) + 8 * stub)});
+    c->v->emulated_count++;
+}
+
+/* r9d: selector. The stub knows what the last loads at CPL 0 came to. */
+static void load_sreg(struct context *c, const struct scan_insn *i, unsigned seg)
+{
+    emit_mov32_imm(&c->e, HOST_R10, seg * CPU_MEMO_STRIDE);
+    call_stub(c, i, XLAT_STUB_SREG);
+}
+
+static bool is_data_seg(unsigned seg)
+{
+    return seg == SCAN_ES || seg == SCAN_DS || seg == SCAN_FS || seg == SCAN_GS;
+}
+
+static void to_sreg(struct context *c, const struct scan_insn *i)
+{
+    unsigned seg = scan_modrm_reg(i);
+
+    if (c->user || !is_data_seg(seg) || (scan_has_mem(i) && mem_is_odd(i))) {
+        emulate(c, i);
+        return;
+    }
+    if (scan_has_mem(i)) /* movzx r9d, r/m16 */
+        emit_op_mem(&c->e, 0, SCAN_MAP_0F, 0xB7, HOST_R9, prepare_mem(c, i));
+    else
+        emit_op_reg(&c->e, 0, SCAN_MAP_0F, 0xB7, HOST_R9, host_gpr(scan_modrm_rm(i)));
+    load_sreg(c, i, seg);
+}
+
+static void pop_sreg(struct context *c, const struct scan_insn *i, unsigned seg)
+{
+    if (c->user || is_opsize16(i)) {
+        emulate(c, i);
+        return;
+    }
+    emit_op_mem(&c->e, 0, SCAN_MAP_0F, 0xB7, HOST_R9, stack(0));
+    load_sreg(c, i, seg);
+    emit_adjust_esp(c, 4);
+}
+
+static void cpuid(struct context *c, const struct scan_insn *i)
+{
+    if (i->len == 2)
+        call_stub(c, i, XLAT_STUB_CPUID);
+    else
+        emulate(c, i);
+}
+
+/* SYSENTER, SYSEXIT, INT n, IRETD. */
+static void transfer(struct context *c, const struct scan_insn *i, enum xlat_stub stub)
+{
+    bool plain = !i->prefixes && !is_opsize16(i);
+
+    if (stub == XLAT_STUB_INT)
+        emit_mov32_imm(&c->e, HOST_R10, (uint32_t)i->imm & 0xFF);
+    emulate_as(c, i, plain ? stub : XLAT_STUB_EMULATE);
+}
+
+static void port(struct context *c, const struct scan_insn *i)
+{
+    uint32_t size = !(i->opcode & 1) ? 1 : is_opsize16(i) ? 2 : 4;
+    uint32_t where = i->opcode & 8 ? XLAT_PORT_DX : (uint32_t)i->imm & 0xFF;
+
+    emit_mov32_imm(&c->e, HOST_R10, where | size << 16 | (uint32_t)i->len << 24);
+    emulate_as(c, i, i->opcode & 2 ? XLAT_STUB_OUT : XLAT_STUB_IN);
+}
+
 /* --- branches
  * ---------------------------------------------------------------------------------------------------- */
 
@@ -1248,6 +1334,21 @@ void op_translate(struct context *c, const struct scan_insn *i)
         break;
     case BSWAP:
         bswap(c, i);
+        break;
+    case TO_SREG:
+        to_sreg(c, i);
+        break;
+    case POP_SREG:
+        pop_sreg(c, i, row.arg);
+        break;
+    case CPUID:
+        cpuid(c, i);
+        break;
+    case TRANSFER:
+        transfer(c, i, (enum xlat_stub)row.arg);
+        break;
+    case PORT:
+        port(c, i);
         break;
     }
 }

@@ -24,7 +24,7 @@ static uint8_t saved_break;
 
 uint64_t box_host_rsp;
 extern char box_exit_emulate[], box_exit_lookup[], box_exit_miss[], box_exit_rescan[], box_exit_straddle[],
-    box_exit_sti[], box_exit_poll[], box_exit_step[], box_leave[], box_retmiss[];
+    box_exit_sti[], box_exit_poll[], box_exit_step[], box_exit_called[], box_leave[], box_retmiss[];
 uint32_t box_enter(struct cpu *c, const uint8_t *entry, uint64_t window);
 
 /* The offsets are checked below. The shadow stack is the caller's own, with box_retmiss at its bottom. */
@@ -42,6 +42,7 @@ __asm__(
     " mov ebp, [r10 + 20]\n mov esi, [r10 + 24]\n mov edi, [r10 + 28]\n jmp r11\n"
     "box_retmiss:\n lea rsp, [rsp - 8]\n"
     "box_exit_lookup:\n mov r9d, 1\n jmp box_leave\n"
+    "box_exit_called:\n lea rsp, [rsp + 8]\n"
     "box_exit_emulate:\n mov r9d, 0\n jmp box_leave\n"
     "box_exit_miss:\n mov r9d, 2\n jmp box_leave\n"
     "box_exit_rescan:\n mov r9d, 3\n jmp box_leave\n"
@@ -301,8 +302,10 @@ void box_reset(uint32_t seed)
     for (unsigned n = 0; n < BOX_LOW_BYTES; n += 4)
         put_32(box.ram + n, box_random());
     memset(c, 0, sizeof *c);
-    for (unsigned n = 0; n < 8; n++)
-        c->stub[n] = (uint64_t)(uintptr_t)stub[n];
+    for (unsigned n = 0; n < XLAT_STUB_COUNT; n++)
+        c->stub[n] = (uint64_t)(uintptr_t)(n <= XLAT_STUB_STEP                           ? stub[n]
+                                           : n == XLAT_STUB_SREG || n == XLAT_STUB_CPUID ? (void *)box_exit_called
+                                                                                         : box_exit_emulate);
     for (unsigned n = 0; n < 16; n++)
         ibtc[n] = (uint64_t)(uintptr_t)box_exit_lookup;
     c->ibtc = (uint64_t)(uintptr_t)ibtc;
