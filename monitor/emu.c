@@ -17,26 +17,26 @@ static struct tlb_entry no_tlb[TLB_SIZE];
 
 _Noreturn void emu_raise(struct emu *e, unsigned vector, bool has_error, uint32_t error)
 {
-    cpu_fx_save(e->c); /* longjmp() is the C library's */
     e->vector = vector;
     e->has_error = has_error;
     e->error = error;
-    longjmp(e->jb, 1);
+    __builtin_longjmp(e->jb, 1);
 }
 
 /* -- Derived state ----------------------------------------------------------------------------------- */
 
-static bool fast_segment(const struct emu *e, const struct cpu_seg *s, bool write)
+enum { FAST_READ = 1, FAST_WRITE = 2 };
+
+/* What may be done through a segment of limit FFFFFFFFh without looking at it again. By type bits 3..1 of the
+ * descriptor in protected mode: code or data, expand-down or conforming, readable or writable. */
+static unsigned fast_access(const struct cpu_seg *s, bool real)
 {
+    static const uint8_t by_type[8] = {FAST_READ, FAST_READ | FAST_WRITE, 0, 0, 0, FAST_READ, 0, FAST_READ};
     if (s->limit != 0xFFFFFFFFu)
-        return false;
-    if (emu_real(e))
-        return (s->attr & (SEG_CODE | SEG_CE)) != SEG_CE;
-    if (s->unusable)
-        return false;
-    if (s->attr & SEG_CODE)
-        return !write && (s->attr & SEG_RW);
-    return !(s->attr & SEG_CE) && (!write || (s->attr & SEG_RW));
+        return 0;
+    if (real)
+        return (s->attr & (SEG_CODE | SEG_CE)) != SEG_CE ? FAST_READ | FAST_WRITE : 0;
+    return s->unusable ? 0 : by_type[s->attr >> 1 & 7];
 }
 
 void emu_refresh(struct emu *e)
@@ -46,8 +46,9 @@ void emu_refresh(struct emu *e)
     e->v86 = e->pe && (c->eflags_sys & CPU_VM);
     e->seg_rd = e->seg_wr = 0;
     for (unsigned i = 0; i < 6; i++) {
-        e->seg_rd |= (uint8_t)(fast_segment(e, &c->seg[i], false) << i);
-        e->seg_wr |= (uint8_t)(fast_segment(e, &c->seg[i], true) << i);
+        unsigned fast = fast_access(&c->seg[i], emu_real(e));
+        e->seg_rd |= (uint8_t)((fast & FAST_READ) << i);
+        e->seg_wr |= (uint8_t)(fast >> 1 << i);
     }
     e->code32 = c->seg[SCAN_CS].attr & SEG_DB;
     e->flat_cs = c->seg[SCAN_CS].limit == 0xFFFFFFFFu;
@@ -55,7 +56,7 @@ void emu_refresh(struct emu *e)
     e->user = c->cpl == 3;
     e->align = e->user && (c->cr0 & CPU_CR0_AM) && (c->eflags_sys & CPU_AC);
     e->bp_data = false;
-    for (unsigned i = 0; i < 4; i++)
+    for (unsigned i = 0; i < 4 && (c->dr[7] & 0xFF); i++)
         e->bp_data |= (c->dr[7] >> 2 * i & 3) && (c->dr[7] >> (16 + 4 * i) & 1);
     e->tlb = e->bp_data ? no_tlb : e->vm->tlb[e->user];
 }
@@ -175,7 +176,6 @@ static uint8_t fetch_byte(struct emu *e, uint32_t lin)
     const uint8_t *p = emu_tlb_fill(e, lin, MMU_EXEC | (e->user ? MMU_USER : 0), &page);
     if (p)
         return p[lin & PAGE_MASK_];
-    cpu_fx_save(e->c);
     return (uint8_t)dev_mmio_read(e->vm->bus, page + (lin & PAGE_MASK_), 1);
 }
 
@@ -292,7 +292,7 @@ struct event {
 static bool try_deliver(struct emu *e, const struct event *ev)
 {
     e->snap_on = false;
-    if (_setjmp(e->jb))
+    if (__builtin_setjmp(e->jb))
         return false;
     deliver_once(e, ev->vector, ev->kind, ev->has_error, ev->error);
     return true;
@@ -367,7 +367,7 @@ bool emu_load_segment(struct vm *vm, unsigned seg, uint16_t sel, unsigned *vecto
     struct emu e;
     init(&e, vm);
     e.segs = true;
-    if (_setjmp(e.jb)) {
+    if (__builtin_setjmp(e.jb)) {
         *vector = e.vector;
         *error = e.error;
         return false;
@@ -430,7 +430,7 @@ static bool after(struct emu *e, uint32_t flags_before)
 static enum emu_result loop(struct emu *e, unsigned n, volatile int *stop)
 {
     struct cpu *c = e->c;
-    if (_setjmp(e->jb)) {
+    if (__builtin_setjmp(e->jb)) {
         if (e->fpu_hidden)
             emu_fpu_unhide(e);
         if (e->snap_on)

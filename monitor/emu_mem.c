@@ -71,14 +71,12 @@ static uint32_t span_read(struct emu *e, struct span s, unsigned size)
 {
     if (s.p)
         return host_load(s.p, size);
-    cpu_fx_save(e->c);
     return dev_mmio_read(e->vm->bus, s.gpa, size);
 }
 
 static void span_write(struct emu *e, struct span s, unsigned size, uint32_t v)
 {
     if (!s.p) {
-        cpu_fx_save(e->c);
         dev_mmio_write(e->vm->bus, s.gpa, size, v);
         emu_stop(e); /* a device may have something to say */
         return;

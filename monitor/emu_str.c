@@ -184,7 +184,6 @@ static void op_ins(struct emu *e, const struct dinsn *d)
     if (r.size > 4)
         r.size = 4;
     emu_io_check(e, port, r.size);
-    cpu_fx_save(c);
     for (; r.count; r.count--) {
         uint32_t di = c->gpr[CPU_EDI] & r.mask;
         emu_st_probe(e, SCAN_ES, di, r.size); /* nothing is taken from the port if the store would fault */
@@ -203,7 +202,6 @@ static void op_outs(struct emu *e, const struct dinsn *d)
     struct run r = begin(e, d);
     uint16_t port = (uint16_t)c->gpr[CPU_EDX];
     emu_io_check(e, port, r.size);
-    cpu_fx_save(c);
     for (; r.count; r.count--) {
         uint32_t v = emu_ld(e, r.src, c->gpr[CPU_ESI] & r.mask, r.size);
         vm_port_access(e->vm, port, r.size, v, true);

@@ -773,7 +773,6 @@ static void op_in(struct emu *e, const struct dinsn *d)
     unsigned size = d->i.opcode & 1 ? d->i.opsize : 1;
     uint16_t port = d->i.imm_len ? (uint16_t)d->i.imm : (uint16_t)c->gpr[CPU_EDX];
     emu_io_check(e, port, size);
-    cpu_fx_save(c);
     uint32_t v = dev_port_read(e->vm->bus, port, size);
     vm_port_access(e->vm, port, size, v, false);
     reg_set(c, CPU_EAX, size, v);
@@ -787,7 +786,6 @@ static void op_out(struct emu *e, const struct dinsn *d)
     uint16_t port = d->i.imm_len ? (uint16_t)d->i.imm : (uint16_t)c->gpr[CPU_EDX];
     emu_io_check(e, port, size);
     uint32_t v = reg_get(c, CPU_EAX, size);
-    cpu_fx_save(c);
     vm_port_access(e->vm, port, size, v, true);
     dev_port_write(e->vm->bus, port, size, v);
     emu_stop(e);

@@ -98,7 +98,7 @@ static bool quick(struct machine *m, uint32_t why, uint32_t operand)
     case XLAT_STUB_SYSENTER:
         return quick_sysenter(vm);
     case XLAT_STUB_SYSEXIT:
-        return quick_sysexit(vm);
+        return quick_sysexit(vm, operand == 1);
     case XLAT_STUB_INT:
         return quick_int(vm, operand);
     case XLAT_STUB_IRET:
@@ -138,6 +138,8 @@ uint32_t light_emulate(struct machine *m, uint32_t why, uint32_t operand)
     m->light_result = EMU_OK;
     if (quick(m, why, operand)) {
         COUNT(m, EMULATED);
+        if (why >= XLAT_STUB_IN && !c->host_event && !(c->irq_pending && c->vif))
+            return STUB_GO_ON; /* a port; what changes modes sets host_event */
     } else {
         do { /* on, while an interrupt shadow lasts */
             m->light_result = emu_step(&m->vm);

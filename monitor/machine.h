@@ -253,6 +253,11 @@ static inline struct machine *machine_of(struct vm *vm)
 #define COUNT_ADD(m, id, n) ((m)->counter[RUN_COUNTER_##id] += (n))
 
 uint64_t machine_now_ns(void);
+/* host.c: for the bus, with the machine as its opaque pointer. */
+extern const struct dev_host_ops machine_host_ops;
+/* The run loop ends before the next guest instruction. The first call decides. */
+void machine_end(struct machine *m, enum run_end end);
+void machine_flush_output(struct machine *m);
 /* Before each entry into translated code: mode and window for the present state. Ends the machine on failure.
  */
 void machine_prepare(struct machine *m);

@@ -65,13 +65,15 @@ bool quick_sysenter(struct vm *vm)
     return true;
 }
 
-bool quick_sysexit(struct vm *vm)
+bool quick_sysexit(struct vm *vm, bool sti)
 {
     struct cpu *c = vm->cpu;
     uint16_t cs = c->sysenter_cs & 0xFFFC;
     if (!cs || c->cpl != 0)
         return false;
     set_flat(c, (uint16_t)((cs + 16) | 3), (uint16_t)((cs + 24) | 3), 3);
+    if (sti) /* its shadow covers SYSEXIT and is over */
+        c->vif = CPU_IF;
     c->gpr[CPU_ESP] = c->gpr[CPU_ECX];
     c->eip = c->gpr[CPU_EDX];
     vm_segments_changed(vm);
@@ -169,14 +171,29 @@ bool quick_iret(struct vm *vm)
     return true;
 }
 
+/* IOPL, or the bitmap in a 32-bit TSS (SDM vol. 1, 19.5.2: two bytes are read, both within the limit). */
+static bool port_allowed(struct vm *vm, uint16_t port, unsigned size)
+{
+    const struct cpu *c = vm->cpu;
+    if (c->cpl <= (c->eflags_sys >> 12 & 3))
+        return true;
+    if (c->tr.unusable || (c->tr.attr & 0x1F) != 0x0B || c->tr.limit < 103)
+        return false;
+    const uint8_t *base = system_memory(vm, c->tr.base + 102, 2, false);
+    if (!base)
+        return false;
+    uint32_t at = host_load(base, 2) + port / 8;
+    const uint8_t *map = at + 1 <= c->tr.limit ? system_memory(vm, c->tr.base + at, 2, false) : NULL;
+    return map && !(host_load(map, 2) >> port % 8 & ((1u << size) - 1));
+}
+
 bool quick_port(struct vm *vm, uint32_t operand, bool write)
 {
     struct cpu *c = vm->cpu;
     uint16_t port = (uint16_t)(operand & XLAT_PORT_DX ? c->gpr[CPU_EDX] : XLAT_PORT(operand));
     unsigned size = XLAT_PORT_SIZE(operand);
-    if (c->cpl > (c->eflags_sys >> 12 & 3)) /* the I/O permission bitmap decides (SDM vol. 1, 19.5) */
+    if (!port_allowed(vm, port, size))
         return false;
-    cpu_fx_save(c);
     if (write) {
         uint32_t v = reg_get(c, CPU_EAX, size);
         vm_port_access(vm, port, size, v, true);

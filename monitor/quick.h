@@ -12,7 +12,8 @@
 #include "monitor/vm.h"
 
 bool quick_sysenter(struct vm *vm);
-bool quick_sysexit(struct vm *vm);
+/* sti: EIP is at an STI, followed by the SYSEXIT. */
+bool quick_sysexit(struct vm *vm, bool sti);
 /* INT n, two bytes long, from CPL 3. */
 bool quick_int(struct vm *vm, unsigned vector);
 /* IRETD at CPL 0. */

@@ -56,67 +56,7 @@ const char *run_counter_text(enum run_counter c)
     return texts[c];
 }
 
-/* -- What the bus asks of the machine
- * --------------------------------------------------------------------------------------- */
-
-static uint64_t bus_now(void *opaque)
-{
-    return machine_now_ns() - ((struct machine *)opaque)->t0_ns;
-}
-
-static void bus_deadline(void *opaque, uint64_t at)
-{
-    struct machine *m = opaque;
-    m->deadline_ns = at;
-    signals_set_timer(m, at == UINT64_MAX ? 0 : at + m->t0_ns);
-}
-
-static void bus_intr(void *opaque, bool level)
-{
-    struct machine *m = opaque;
-    m->intr = level;
-    m->vm.cpu->irq_pending = level;
-}
-
-static void bus_a20(void *opaque, bool on)
-{
-    struct machine *m = opaque;
-    uint32_t mask = on ? 0xFFFFFFFFu : 0xFFEFFFFFu;
-    if (m->vm.cpu->a20_mask == mask)
-        return;
-    m->vm.cpu->a20_mask = mask;
-    mmu_flush_tlb(&m->vm);
-    if (m->window)
-        window_reset_all(m);
-}
-
-static void bus_end(struct machine *m, enum run_end end)
-{
-    if (!m->ended) {
-        m->ended = true;
-        m->end = end;
-    }
-    m->vm.cpu->host_event = 1;
-}
-
-static void bus_power_off(void *opaque)
-{
-    bus_end(opaque, RUN_POWER_OFF);
-}
-
-static void bus_reset(void *opaque)
-{
-    bus_end(opaque, RUN_RESET);
-}
-
-static void bus_exit(void *opaque, int status)
-{
-    struct machine *m = opaque;
-    m->res->exit_status = status;
-    bus_end(m, RUN_EXIT_PORT);
-}
-
-static void flush_output(struct machine *m)
+void machine_flush_output(struct machine *m)
 {
     for (unsigned done = 0; done < m->out_len;) {
         ssize_t n = write(m->cfg->serial_out, m->out + done, m->out_len - done);
@@ -131,26 +71,6 @@ static void flush_output(struct machine *m)
     m->out_len = 0;
 }
 
-static void bus_serial_out(void *opaque, uint8_t byte)
-{
-    struct machine *m = opaque;
-    if (m->cfg->serial_out < 0)
-        return;
-    m->out[m->out_len++] = (char)byte;
-    if (byte == '\n' || m->out_len == sizeof(m->out))
-        flush_output(m);
-}
-
-static void bus_debug_out(void *opaque, uint8_t byte)
-{
-    (void)opaque;
-    fputc(byte, stderr);
-}
-
-static const struct dev_host_ops host_ops = {
-    bus_now,   bus_deadline, bus_intr,       bus_a20,       bus_power_off,
-    bus_reset, bus_exit,     bus_serial_out, bus_debug_out,
-};
 
 /* -- Hooks of emulator and MMU. They tolerate a bare struct vm (unit tests): run is set by run_machine()
  * only. ---------------- */
@@ -216,10 +136,10 @@ static void service_events(struct machine *m)
 {
     m->vm.cpu->host_event = 0;
     if (m->out_len)
-        flush_output(m);
+        machine_flush_output(m);
     if (m->quit)
-        bus_end(m, RUN_QUIT);
-    if (m->deadline_ns != UINT64_MAX && bus_now(m) >= m->deadline_ns) {
+        machine_end(m, RUN_QUIT);
+    if (m->deadline_ns != UINT64_MAX && machine_now_ns() - m->t0_ns >= m->deadline_ns) {
         m->deadline_ns = UINT64_MAX;
         dev_bus_run_timers(m->vm.bus);
     }
@@ -235,7 +155,7 @@ static void idle(struct machine *m)
     uint64_t from = machine_now_ns();
     while (!m->ended && !(c->irq_pending && c->vif)) {
         if (m->out_len)
-            flush_output(m);
+            machine_flush_output(m);
         signals_wait(m);
         service_events(m);
     }
@@ -249,7 +169,7 @@ static void deliver(struct machine *m)
     COUNT(m, IRQS);
     TRACE(m, RUN_TRACE_IRQ, "irq vector=%02x eip=%08x", vector, m->vm.cpu->eip);
     if (emu_interrupt(&m->vm, vector) == EMU_SHUTDOWN)
-        bus_end(m, RUN_TRIPLE_FAULT);
+        machine_end(m, RUN_TRIPLE_FAULT);
 }
 
 /* -- Emulation
@@ -259,7 +179,7 @@ static void deliver(struct machine *m)
 static void after_emulation(struct machine *m, enum emu_result r)
 {
     if (r == EMU_SHUTDOWN)
-        bus_end(m, RUN_TRIPLE_FAULT);
+        machine_end(m, RUN_TRIPLE_FAULT);
     else if (r == EMU_HALT)
         idle(m);
 }
@@ -338,7 +258,7 @@ static void emulate_faulting(struct machine *m)
 static void page_fault(struct machine *m, const struct mmu_fault *f)
 {
     if (emu_page_fault(&m->vm, f) == EMU_SHUTDOWN)
-        bus_end(m, RUN_TRIPLE_FAULT);
+        machine_end(m, RUN_TRIPLE_FAULT);
 }
 
 static void resolve(struct machine *m)
@@ -408,7 +328,7 @@ static void run_lockstep(struct machine *m)
     }
     m->insns++;
     if (m->cfg->lockstep_count && c->eip && m->counter[RUN_COUNTER_LOCKSTEP_INSNS] >= m->cfg->lockstep_count)
-        bus_end(m, RUN_QUIT);
+        machine_end(m, RUN_QUIT);
 }
 
 static void run_emulated(struct machine *m)
@@ -441,10 +361,10 @@ static void loop(struct machine *m)
         else
             run_translated(m);
         if (m->cfg->stop_after_insns && m->insns >= m->cfg->stop_after_insns)
-            bus_end(m, RUN_QUIT);
+            machine_end(m, RUN_QUIT);
     }
     if (m->out_len)
-        flush_output(m);
+        machine_flush_output(m);
 }
 
 /* -- Start and end
@@ -530,7 +450,7 @@ static bool start(struct machine *m, char *err, size_t size)
     m->deadline_ns = UINT64_MAX;
     if (!signals_init(m, err, size))
         return false;
-    m->vm.bus = dev_bus_create(&host_ops, m, m->cfg->ram_bytes, (int64_t)time(NULL));
+    m->vm.bus = dev_bus_create(&machine_host_ops, m, m->cfg->ram_bytes, (int64_t)time(NULL));
     if (!m->vm.bus) {
         snprintf(err, size, "out of memory for the devices");
         return false;

@@ -69,7 +69,7 @@ struct cpu_table {
     X(SREG, "called; CPL 0: r8d: MOV to or POP into ES, DS, FS or GS; r9d: selector; r10d: segment number * CPU_MEMO_STRIDE") \
     X(CPUID, "called; r8d: CPUID") \
     X(SYSENTER, "r8d: SYSENTER") \
-    X(SYSEXIT, "r8d: SYSEXIT") \
+    X(SYSEXIT, "r8d: SYSEXIT, r10d: 0; or STI in front of SYSEXIT, r10d: 1") \
     X(INT, "r8d: INT n; r10d: vector") \
     X(IRET, "r8d: IRETD, CPL 0") \
     X(IN, "r8d: IN, CPL 0; r10d: XLAT_PORT_*") \

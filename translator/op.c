@@ -766,12 +766,26 @@ static void cli(struct context *c, const struct scan_insn *i)
 /* STI holds interrupts off until after the next instruction (SDM vol. 2, STI). Where that one is run by the
  * monitor (HLT above all: an interrupt between the two would be slept through), the monitor runs STI too and
  * keeps the shadow itself. */
-static bool next_is_sensitive(const struct context *c, const struct scan_insn *i)
+static const struct scan_insn *next_in_page(const struct context *c, const struct scan_insn *i)
 {
     int32_t next = insn_next(i);
     int n = !c->page->unit && next < (int32_t)SCAN_PAGE_SIZE ? c->page->index[next] : -1;
 
-    return n >= 0 && scan_class_sensitive((enum scan_class)c->page->insn[n].cls);
+    return n >= 0 ? &c->page->insn[n] : NULL;
+}
+
+static bool next_is_sensitive(const struct context *c, const struct scan_insn *i)
+{
+    const struct scan_insn *n = next_in_page(c, i);
+
+    return n && scan_class_sensitive((enum scan_class)n->cls);
+}
+
+static bool next_is_sysexit(const struct context *c, const struct scan_insn *i)
+{
+    const struct scan_insn *n = next_in_page(c, i);
+
+    return n && n->map == SCAN_MAP_0F && n->opcode == 0x35 && !n->prefixes;
 }
 
 /* A pending interrupt is delivered by the monitor, with the shadow. One that arrives while this sequence runs
@@ -781,6 +795,11 @@ static void sti(struct context *c, const struct scan_insn *i)
 {
     uint8_t *ok;
 
+    if (!c->user && next_is_sysexit(c, i)) { /* the way out of a system call: both at once */
+        emit_mov32_imm(&c->e, HOST_R10, 1);
+        emulate_as(c, i, XLAT_STUB_SYSEXIT);
+        return;
+    }
     if (c->user || next_is_sensitive(c, i)) {
         emulate(c, i);
         return;
@@ -879,7 +898,7 @@ static void transfer(struct context *c, const struct scan_insn *i, enum xlat_stu
 {
     bool plain = !i->prefixes && !is_opsize16(i);
 
-    if (stub == XLAT_STUB_INT)
+    if (stub == XLAT_STUB_INT || stub == XLAT_STUB_SYSEXIT)
         emit_mov32_imm(&c->e, HOST_R10, (uint32_t)i->imm & 0xFF);
     emulate_as(c, i, plain ? stub : XLAT_STUB_EMULATE);
 }

@@ -9,17 +9,20 @@ commands=$build/compile_commands.json
 cd "$build" || exit 2
 
 allowed='_GLOBAL_OFFSET_TABLE_
-_setjmp
 __stack_chk_fail
-longjmp
 memmove
 fprintf
 __fprintf_chk
 fputc
-dev_mmio_read
-dev_mmio_write
-dev_port_read
-dev_port_write
+calloc
+free
+snprintf
+__snprintf_chk
+machine_flush_output
+machine_now_ns
+signals_set_timer
+stderr
+window_reset_all
 emu_fpu_prepare
 emu_fpu_unhide
 emu_pick_fpu
