@@ -1,0 +1,132 @@
+/* tools/bench/guest/main.c: measures the rows whose names match, one line each.
+ *
+ * B NAME                                       a row begins
+ * R NAME BEST_NS FIRST_NS TOTAL_NS CHECK       its best batch per unit, its first unit, time spent, checksum
+ * of a unit U NAME                                       this machine has no such thing
+ *
+ * A reader with a clock of its own compares TOTAL_NS with the time between the two lines: a guest whose clock
+ * is wrong is found out.
+ *
+ * bench MS PATTERNS            rows by shell patterns, comma-separated
+ * bench time NAME COMMAND...   a command, once: a row of the shell
+ */
+#include "bench.h"
+
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { BATCH_NS = 10000000, BATCH_MIN = 5 };
+
+uint64_t bench_excluded_ns;
+const char *bench_program;
+
+uint64_t bench_now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t timed(bench_fn *run, uint32_t n, uint32_t *check)
+{
+    bench_excluded_ns = 0;
+    uint64_t t0 = bench_now_ns();
+    *check = run(n);
+    uint64_t t = bench_now_ns() - t0;
+    return t > bench_excluded_ns ? t - bench_excluded_ns : 1;
+}
+
+/* Units that take about BATCH_NS; how long setting up takes is not known, so the whole time bounds it as
+ * well. */
+static uint32_t calibrate(bench_fn *run, uint64_t budget)
+{
+    uint32_t n = 1, check;
+    for (;;) {
+        uint64_t t0 = bench_now_ns(), t = timed(run, n, &check), whole = bench_now_ns() - t0;
+        if (t >= BATCH_NS || whole >= budget / BATCH_MIN || n >= 1u << 28)
+            return n;
+        double grow = t < BATCH_NS / 16 ? 8 : 1.2 * BATCH_NS / (double)t;
+        n = (uint32_t)(n * grow) + 1;
+    }
+}
+
+static void measure(const struct bench *b, uint64_t budget)
+{
+    uint32_t check, again;
+    printf("B %s\n", b->name);
+    uint64_t start = bench_now_ns();
+    uint64_t first = timed(b->run, 1, &check);
+    if (check == BENCH_UNAVAILABLE) {
+        printf("U %s\n", b->name);
+        return;
+    }
+    uint32_t n = calibrate(b->run, budget);
+    double best = 0;
+    for (unsigned i = 0; i < BATCH_MIN || bench_now_ns() - start < budget; i++) {
+        double t = (double)timed(b->run, n, &again) / n;
+        best = i && best < t ? best : t;
+        if (again != check) {
+            printf("E %s: checksum %08x, then %08x\n", b->name, check, again);
+            return;
+        }
+    }
+    printf("R %s %.2f %llu %llu %08x\n", b->name, best, (unsigned long long)first,
+           (unsigned long long)(bench_now_ns() - start), check);
+}
+
+static bool wanted(const char *name, const char *patterns)
+{
+    char list[512], *save = NULL;
+    snprintf(list, sizeof(list), "%s", patterns);
+    for (char *p = strtok_r(list, ",", &save); p; p = strtok_r(NULL, ",", &save))
+        if (!fnmatch(p, name, 0))
+            return true;
+    return false;
+}
+
+static int time_command(const char *name, char **argv)
+{
+    printf("B %s\n", name);
+    uint64_t t0 = bench_now_ns();
+    pid_t pid = fork();
+    if (pid == 0) {
+        execvp(argv[0], argv);
+        _exit(127);
+    }
+    int status;
+    waitpid(pid, &status, 0);
+    uint64_t t = bench_now_ns() - t0;
+    if (status)
+        printf("E %s: status %x\n", name, (unsigned)status);
+    else
+        printf("R %s %llu %llu %llu 00000000\n", name, (unsigned long long)t, (unsigned long long)t,
+               (unsigned long long)t);
+    return status != 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 2 && !strcmp(argv[1], BENCH_NOTHING))
+        return 0;
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    if (argc >= 4 && !strcmp(argv[1], "time"))
+        return time_command(argv[2], argv + 3);
+    if (argc != 3) {
+        fprintf(stderr, "usage: %s MS PATTERNS | %s time NAME COMMAND...\n", argv[0], argv[0]);
+        return 2;
+    }
+    static const struct bench *const groups[] = {bench_int, bench_call, bench_x87, bench_sse,
+                                                 bench_mem, bench_smc,  bench_os,  bench_io};
+    bench_program = argv[0];
+    uint64_t budget = strtoull(argv[1], NULL, 10) * 1000000u;
+    for (unsigned g = 0; g < sizeof(groups) / sizeof(groups[0]); g++)
+        for (const struct bench *b = groups[g]; b->name; b++)
+            if (wanted(b->name, argv[2]))
+                measure(b, budget);
+    return 0;
+}
