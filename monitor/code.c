@@ -690,6 +690,9 @@ static bool translate_page(struct machine *m, struct page_code *pc, const uint8_
         if (bit(pc->emulate, m->scan->insn[i].off)) {
             m->scan->insn[i].cls = SCAN_CLASS_VIRT; /* a class that always leaves to the emulator */
             pc->forced = true;
+        } else if (bit(pc->user, m->scan->insn[i].off)) {
+            m->scan->insn[i].seg = SCAN_SEG_USER;
+            pc->forced = true;
         }
     note_attr(pc, m->scan->attr);
     return xlat_translate(m->scan, pc->mode, m->options, &pc->verso) == XLAT_OK;
@@ -734,6 +737,7 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
     if (old) {
         memcpy(pc->entry, old->entry, sizeof(pc->entry));
         memcpy(pc->emulate, old->emulate, sizeof(pc->emulate));
+        memcpy(pc->user, old->user, sizeof(pc->user));
         pc->forced = old->forced;
     }
     if (cached) {
@@ -951,6 +955,44 @@ void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip)
     write_emulate_stub(m, stub, eip);
     m->code_rw[at] = 0xE9;
     put32(m, at + 1, (uint32_t)(stub - (at + 5)));
+}
+
+/* MOV, MOVZX, MOVSX, arithmetic, CMPXCHG, XADD: one memory operand, no implied one. */
+static bool may_reach_user(const struct scan_insn *i)
+{
+    if (!scan_has_mem(i) || i->adsize != 4 || i->cls != SCAN_CLASS_PLAIN ||
+        !(i->seg == SCAN_SEG_NONE || i->seg == SCAN_DS || i->seg == SCAN_ES))
+        return false;
+    if (i->map == SCAN_MAP_1B)
+        return i->opcode < 0x40 || (i->opcode >= 0x80 && i->opcode <= 0x8B) || i->opcode == 0xC6 ||
+               i->opcode == 0xC7 || i->opcode == 0xF6 || i->opcode == 0xF7;
+    if (i->map == SCAN_MAP_0F)
+        return (i->opcode >= 0xB0 && i->opcode <= 0xB1) || (i->opcode >= 0xB6 && i->opcode <= 0xB7) ||
+               (i->opcode >= 0xBE && i->opcode <= 0xC1);
+    return false;
+}
+
+bool code_reaches_user(const struct inst *in, uint32_t eip)
+{
+    return !in->page->unit && eip - in->lin < PAGE_SIZE_ && bit(in->page->user, eip & PAGE_MASK_);
+}
+
+bool code_force_user(struct machine *m, struct inst *in, uint32_t eip)
+{
+    struct page_code *pc = in->page;
+    uint32_t off = eip & PAGE_MASK_;
+    struct scan_insn insn;
+    if (!(m->options & XLAT_OPT_BMI2) || pc->unit || eip - in->lin >= PAGE_SIZE_ ||
+        (pc->mode & XLAT_MODE_USER) || bit(pc->user, off) || bit(pc->emulate, off) ||
+        scan_decode(m->vm.ram + (uint64_t)pc->pfn * PAGE_SIZE_ + off, SCAN_PAGE_SIZE - off, 32, &insn) !=
+            SCAN_OK ||
+        !may_reach_user(&insn))
+        return false;
+    set_bit(pc->user, off);
+    if (page_make(m, pc->pfn, pc->mode, off, pc))
+        page_remove(m, pc);
+    COUNT(m, SITES_USER);
+    return true;
 }
 
 /* What a host address in the thunk area means for the guest's state. */

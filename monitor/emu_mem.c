@@ -221,9 +221,15 @@ void emu_ld_buf(struct emu *e, unsigned seg, uint32_t off, unsigned len, void *b
     uint8_t *out = buf;
     emu_lin_probe(e, lin, len, false, e->user);
     while (len) {
-        unsigned n = len >= 4 ? 4 : len >= 2 ? 2 : 1;
-        uint32_t v = emu_lin_read(e, lin, n, e->user);
-        memcpy(out, &v, n);
+        unsigned n = in_page(lin, len);
+        const uint8_t *p = tlb_read(e, lin, n);
+        if (p) {
+            memcpy(out, p, n);
+        } else { /* MMIO, or watched */
+            n = len >= 4 ? 4 : len >= 2 ? 2 : 1;
+            uint32_t v = emu_lin_read(e, lin, n, e->user);
+            memcpy(out, &v, n);
+        }
         out += n, lin += n, len -= n;
     }
 }
@@ -239,10 +245,16 @@ void emu_st_buf(struct emu *e, unsigned seg, uint32_t off, unsigned len, const v
     const uint8_t *in = buf;
     emu_lin_probe(e, lin, len, true, e->user);
     while (len) {
-        unsigned n = len >= 4 ? 4 : len >= 2 ? 2 : 1;
-        uint32_t v = 0;
-        memcpy(&v, in, n);
-        emu_lin_write(e, lin, n, v, e->user);
+        unsigned n = in_page(lin, len);
+        uint8_t *p = tlb_write(e, lin, n);
+        if (p) {
+            memcpy(p, in, n);
+        } else { /* MMIO, code or watched */
+            n = len >= 4 ? 4 : len >= 2 ? 2 : 1;
+            uint32_t v = 0;
+            memcpy(&v, in, n);
+            emu_lin_write(e, lin, n, v, e->user);
+        }
         in += n, lin += n, len -= n;
     }
 }

@@ -536,6 +536,7 @@ enum {
     MSR_SYSENTER_CS = 0x174,
     MSR_SYSENTER_ESP,
     MSR_SYSENTER_EIP,
+    MSR_TSC_ADJUST = 0x3B,
     MSR_MISC_ENABLE = 0x1A0,
     MSR_EFER = 0xC0000080u,
 };
@@ -551,6 +552,9 @@ static bool read_msr(const struct cpu *c, uint32_t n, uint64_t *v)
     case MSR_TSC:
         *v = guest_tsc(c);
         return true;
+    case MSR_TSC_ADJUST: /* moves together with the counter (SDM vol. 3, 17.17.3) */
+        *v = c->tsc_offset;
+        return c->tsc_invariant;
     case MSR_PLATFORM_ID:
     case MSR_FEATURE_CONTROL:
         *v = n == MSR_FEATURE_CONTROL; /* locked, VMX off */
@@ -587,6 +591,12 @@ static bool write_msr(struct emu *e, uint32_t n, uint64_t v)
     switch (n) {
     case MSR_TSC:
         c->tsc_offset = v - __rdtsc();
+        emu_stop(e);
+        return true;
+    case MSR_TSC_ADJUST:
+        if (!c->tsc_invariant)
+            return false;
+        c->tsc_offset = v;
         emu_stop(e);
         return true;
     case MSR_PLATFORM_ID:
@@ -675,18 +685,22 @@ enum {
     F_SSE3 = 1u << 0,
     F_SSSE3 = 1u << 9,
     F_MOVBE = 1u << 22,
+    F7_TSC_ADJUST = 1u << 1, /* leaf 7 */
 };
 
 void emu_cpuid(const struct cpu *c, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
     static const char brand[48] = "Intel(R) Atom(TM) CPU D510 (Verso virtual CPU)";
-    (void)c, (void)subleaf;
+    (void)subleaf;
+    /* An Atom ends at leaf Ah. The ones that tell the time-stamp counter's rate are added, so that a guest on a busy host need not
+     * measure it; those between say "none". */
+    uint32_t last = c->tsc_hz ? 0x16 : 2;
     memset(out, 0, 16);
-    if (leaf > 2 && leaf < 0x80000000u)
-        leaf = 2; /* out of range: the highest basic leaf (SDM vol. 2, CPUID) */
+    if (leaf > last && leaf < 0x80000000u)
+        leaf = last; /* out of range: the highest basic leaf (SDM vol. 2, CPUID) */
     switch (leaf) {
     case 0:
-        out[0] = 2;
+        out[0] = last;
         memcpy(&out[1], "Genu", 4);
         memcpy(&out[3], "ineI", 4);
         memcpy(&out[2], "ntel", 4);
@@ -702,6 +716,18 @@ void emu_cpuid(const struct cpu *c, uint32_t leaf, uint32_t subleaf, uint32_t ou
         out[0] = 0x4FBA0E01;
         out[3] = 0x7F003080;
         break;
+    case 7:
+        out[1] = c->tsc_invariant ? F7_TSC_ADJUST : 0;
+        break;
+    case 0x15: /* the counter runs at ECX * EBX / EAX; guests compute that in 32 bits of kHz */
+        out[0] = 1;
+        out[1] = 16;
+        out[2] = (uint32_t)(c->tsc_hz / 16);
+        break;
+    case 0x16: /* base, greatest and bus frequency, MHz */
+        out[0] = out[1] = (uint32_t)(c->tsc_hz / 1000000);
+        out[2] = (uint32_t)(c->tsc_hz / 16000000);
+        break;
     case 0x80000000u:
         out[0] = 0x80000008u;
         break;
@@ -713,6 +739,9 @@ void emu_cpuid(const struct cpu *c, uint32_t leaf, uint32_t subleaf, uint32_t ou
         break;
     case 0x80000006u:
         out[2] = 512u << 16 | 6 << 12 | 64; /* L2: 512 KiB, 8-way, 64-byte lines */
+        break;
+    case 0x80000007u:
+        out[3] = c->tsc_invariant ? 1u << 8 : 0;
         break;
     case 0x80000008u:
         out[0] = 32 << 8 | 36;

@@ -70,8 +70,11 @@ void window_destroy(struct machine *m);
  * seg_window. */
 void window_select(struct machine *m);
 /* Makes linear page a accessible in the current window if the guest's page tables and the design allow.
- * Async-signal-safe. */
-enum window_result window_fault(struct machine *m, gva_t a, bool write);
+ * w: the current window, or window_data(). Async-signal-safe. */
+enum window_result window_fault(struct machine *m, struct window *w, gva_t a, bool write);
+/* An access of CPL 0 through user_window[] met nothing: the user window of the present CR3, made and brought up to date. NULL: out of
+ * address space. Async-signal-safe. */
+struct window *window_data(struct machine *m);
 /* Is the page mapped in the current window with that right already? */
 bool window_allows(const struct machine *m, gva_t a, bool write);
 void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page);
@@ -108,6 +111,7 @@ struct page_code {
     uint8_t straddle[SCAN_PAGE_SIZE / 8];
     uint8_t entry[SCAN_PAGE_SIZE / 8];   /* entries it was made for */
     uint8_t emulate[SCAN_PAGE_SIZE / 8]; /* instructions made to leave to the emulator */
+    uint8_t user[SCAN_PAGE_SIZE / 8];    /* instructions made to reach user memory */
     uint16_t *host; /* by guest offset: host offset of the entry; made when first wanted */
     struct inst *insts;
     struct page_code *next; /* same hash bucket */
@@ -145,6 +149,10 @@ void code_flush_all(struct machine *m);
 void code_unlink_linear(struct machine *m, uint32_t lin);
 /* An instruction keeps faulting: from now on it leaves to the emulator at once. */
 void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip);
+/* An instruction of CPL 0 keeps reaching user memory: from now on its operand goes where user_window[] says. False: it is not of a
+ * form that can, or does so already. */
+bool code_force_user(struct machine *m, struct inst *in, uint32_t eip);
+bool code_reaches_user(const struct inst *in, uint32_t eip);
 
 /* -- machine
  * ----------------------------------------------------------------------------------------------------------------
@@ -173,6 +181,10 @@ struct machine {
     struct window *window; /* [WINDOW_MAX] */
     struct window *current;
     struct window *last_user; /* the user window last selected */
+    struct window *data;      /* the user window of the present CR3, if there is one */
+    uint64_t data_base;       /* what user_window[] has for user chunks */
+    uint32_t user_chunks;     /* bit per 128 MiB: user memory, as far as the supervisor reached for it */
+    uint8_t chunk_flips[CPU_CHUNKS];
     uint8_t *poison;          /* PROT_NONE span for unusable segments */
     struct region *region_pool;
     uint32_t region_pool_used, region_free;
@@ -222,6 +234,8 @@ struct machine {
     gva_t fault_addr;
     uint64_t fault_rip, fault_host; /* host addresses of the instruction and of the access */
     bool fault_write,
+        fault_chunk, /* user_window[] was wrong for the page of an instruction that goes by it */
+        fault_user, /* the page is the user's and the access the supervisor's, in the supervisor's window */
         fault_site; /* fault_site: the walk succeeded, the instruction has to be emulated all the same */
     gva_t pf_addr;  /* last #PF given to the guest: mapped on the way back */
     bool pf_pending, pf_write;
@@ -282,10 +296,23 @@ static inline void window_enter(struct machine *m, struct window *w)
     w->used_at = ++m->window_clock;
     m->current = w;
     if (w->user)
-        m->last_user = w;
+        m->last_user = m->data = w;
     machine_reset_shadow(m);
     COUNT(m, WINDOW_SWITCHES);
 }
+/* Tells instructions of CPL 0 where user memory is. */
+static inline void window_publish_data(struct machine *m)
+{
+    bool usable = m->data && !m->data->stale;
+    uint64_t base = usable ? (uint64_t)(uintptr_t)m->data->base : (uint64_t)(uintptr_t)m->poison + WINDOW_BELOW;
+    if (base == m->data_base || !m->window[0].live)
+        return;
+    m->data_base = base;
+    for (unsigned i = 0; i < CPU_CHUNKS; i++)
+        m->vm.cpu->user_window[i] = m->user_chunks >> i & 1 ? base : (uint64_t)(uintptr_t)m->window[0].base;
+}
+/* Linear address a turned out to be user memory, or not to be, when the supervisor reached for it. False: it does so too often. */
+bool window_mark_chunk(struct machine *m, gva_t a, bool user);
 /* What an access through segment seg goes to: the window for writable data of the greatest limit that does not expand down,
  * whatever its base; otherwise nothing. */
 static inline uint64_t window_for(const struct machine *m, const struct window *w, unsigned seg)
@@ -303,6 +330,7 @@ static inline void window_publish(struct machine *m, const struct window *w)
     c->ibtc_mask = w->ibtc_mask;
     c->seg_window[SCAN_FS] = window_for(m, w, SCAN_FS);
     c->seg_window[SCAN_GS] = window_for(m, w, SCAN_GS);
+    window_publish_data(m);
     quick_check_memory(c);
 }
 

@@ -4,6 +4,7 @@
  * unresolved branches, host faults that are the guest's or nobody's, signals. Host faults that only needed a
  * mapping are settled inside the signal handler (signals.c) and never seen here.
  */
+#include <cpuid.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <x86intrin.h>
 
 #include "monitor/light.h"
 #include "monitor/lockstep.h"
@@ -31,6 +33,46 @@ uint64_t machine_now_ns(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* -- The time-stamp counter's rate: guests see the host's counter
+ * ------------------------------------------------------------------------------------------------------------------
+ */
+
+#define TSC_SPAN_NS 5000000u /* at least so long between the two readings: then 50 ns of error are 10 ppm */
+
+struct tsc_reading {
+    uint64_t tsc, ns;
+};
+
+/* Both clocks at the same time: the closest of a few tries, since the host may take the processor away
+ * between. */
+static struct tsc_reading tsc_read(void)
+{
+    struct tsc_reading best = {0, 0};
+    uint64_t least = UINT64_MAX;
+    for (unsigned i = 0; i < 8; i++) {
+        uint64_t before = __rdtsc(), ns = machine_now_ns(), after = __rdtsc();
+        if (after - before < least) {
+            least = after - before;
+            best = (struct tsc_reading){before + (after - before) / 2, ns};
+        }
+    }
+    return best;
+}
+
+static bool host_tsc_invariant(void) /* SDM vol. 3, 17.17.1 */
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(0x80000007u, &a, &b, &c, &d) && (d & 1u << 8);
+}
+
+static uint64_t tsc_rate(struct tsc_reading from)
+{
+    while (machine_now_ns() - from.ns < TSC_SPAN_NS)
+        ;
+    struct tsc_reading to = tsc_read();
+    return (uint64_t)((__uint128_t)(to.tsc - from.tsc) * 1000000000u / (to.ns - from.ns));
 }
 
 /* -- Counters' names
@@ -70,7 +112,6 @@ void machine_flush_output(struct machine *m)
     }
     m->out_len = 0;
 }
-
 
 /* -- Hooks of emulator and MMU. They tolerate a bare struct vm (unit tests): run is set by run_machine()
  * only. ---------------- */
@@ -193,7 +234,7 @@ static void map_ahead(struct machine *m)
         return;
     machine_prepare(m);
     if (!m->ended && !window_allows(m, m->pf_addr, m->pf_write) &&
-        window_fault(m, m->pf_addr, m->pf_write) == WINDOW_MAPPED)
+        window_fault(m, m->current, m->pf_addr, m->pf_write) == WINDOW_MAPPED)
         COUNT(m, MAP_AHEAD);
 }
 
@@ -229,6 +270,8 @@ static void emulate_faulting(struct machine *m)
         TRACE(m, RUN_TRACE_PAGE, "  host %#llx: %s (host address %#llx)", (unsigned long long)m->fault_rip,
               text, (unsigned long long)m->fault_host);
     }
+    if (m->fault_chunk && window_mark_chunk(m, m->fault_addr, m->fault_user))
+        return; /* once more, in the other window */
     if (m->fault_site) {
         /* Legal, but not mappable (MMIO, user memory from the supervisor, code page): sites that do it often
          * get their own exit. */
@@ -239,8 +282,13 @@ static void emulate_faulting(struct machine *m)
         }
         if (++m->site[s].count >= SITE_PATIENCE) {
             struct inst *in = code_find(m, m->fault_rip);
-            if (in && !in->dead)
+            if (!in || in->dead) {
+                ;
+            } else if (m->fault_user && code_force_user(m, in, eip)) {
+                window_mark_chunk(m, m->fault_addr, true);
+            } else {
                 code_force_emulation(m, in, eip);
+            }
         }
     }
     bool user = c->cpl == 3;
@@ -435,11 +483,13 @@ static bool make_cpu(struct machine *m, char *err, size_t size)
     c->host_self = (uint64_t)(uintptr_t)m;
     c->mask_host_flags = CPU_HOST_FLAGS;
     c->mask_if = CPU_IF;
+    c->mask_chunk = ~0u << CPU_CHUNK_SHIFT;
     return true;
 }
 
 static bool start(struct machine *m, char *err, size_t size)
 {
+    struct tsc_reading from = tsc_read();
     if (!make_ram(m, err, size) || !make_cpu(m, err, size))
         return false;
     m->vm.run = m;
@@ -456,7 +506,11 @@ static bool start(struct machine *m, char *err, size_t size)
         return false;
     }
     emu_reset(&m->vm);
-    return boot_direct(m, err, size);
+    if (!boot_direct(m, err, size))
+        return false;
+    m->vm.cpu->tsc_hz = tsc_rate(from);
+    m->vm.cpu->tsc_invariant = host_tsc_invariant();
+    return true;
 }
 
 static void finish(struct machine *m)

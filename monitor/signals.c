@@ -125,6 +125,29 @@ static bool in_translated(const struct machine *m, uint64_t rip)
     return rip - (uint64_t)(uintptr_t)m->code_rx < m->code_used;
 }
 
+static bool is_data_access(const struct machine *m, const greg_t *g, uint64_t addr)
+{
+    return m->vm.cpu->cpl == 0 && addr - m->data_base < 1ull << 32 && (uint64_t)g[REG_R9] == m->data_base;
+}
+
+/* A fault of CPL 0 on the way to user memory. Such an access has its window in r9 (xlat.h). True: the host
+ * instruction may run again. */
+static bool data_fault(struct machine *m, greg_t *g, uint64_t addr)
+{
+    uint64_t lin = addr - m->data_base;
+    if (!is_data_access(m, g, addr))
+        return false;
+    struct window *w = window_data(m);
+    if (!w)
+        return false;
+    m->fault_addr = gva((uint32_t)lin);
+    COUNT(m, FAULT_DATA);
+    if (window_fault(m, w, m->fault_addr, m->fault_write) != WINDOW_MAPPED)
+        return false;
+    g[REG_R9] = (greg_t)m->data_base;
+    return true;
+}
+
 static void on_fault(int sig, siginfo_t *si, void *context)
 {
     int saved_errno = errno;
@@ -139,7 +162,7 @@ static void on_fault(int sig, siginfo_t *si, void *context)
     }
     m->fault_rip = rip;
     m->fault_host = addr;
-    m->fault_site = false;
+    m->fault_site = m->fault_chunk = false;
     m->fault_write = false;
     if (sig == SIGSEGV || sig == SIGBUS) {
         if (addr - (uint64_t)(uintptr_t)m->shadow_stack < PAGE_SIZE_ + 64) {
@@ -153,11 +176,14 @@ static void on_fault(int sig, siginfo_t *si, void *context)
         uint64_t lin = addr - m->vm.cpu->host_window;
         if (lin < 1ull << 32) {
             m->fault_addr = gva((uint32_t)lin);
-            if (window_fault(m, m->fault_addr, m->fault_write) == WINDOW_MAPPED) {
+            if (window_fault(m, m->current, m->fault_addr, m->fault_write) == WINDOW_MAPPED) {
                 errno = saved_errno;
                 return;
             }
-        } else {
+        } else if (data_fault(m, g, addr)) {
+            errno = saved_errno;
+            return;
+        } else if (!is_data_access(m, g, addr)) {
             m->fault_site = true; /* the address wraps round, or the segment is not a flat one */
         }
     } else {
@@ -169,10 +195,12 @@ static void on_fault(int sig, siginfo_t *si, void *context)
         return;
     }
     uint32_t eip;
+    struct inst *in = code_find(m, rip);
     if (!unwind(m, g, &eip)) {
         die(sig, si, g);
         return;
     }
+    m->fault_chunk = m->fault_chunk && in && code_reaches_user(in, eip);
     leave_through(m, g, eip, stub_fault);
     errno = saved_errno;
 }

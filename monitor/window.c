@@ -26,6 +26,7 @@
 #define REGION_POOL    8192u
 #define RUN_SUPERVISOR 64u /* pages mapped at once at most, beside the faulting one */
 #define RUN_USER       16u
+#define CHUNK_FLIPS    8u
 
 /* Bits of a paging entry whose change makes a mapping wrong: P, R/W, U/S, PS, frame, NX. Accessed and dirty
  * only when they were cleared. */
@@ -374,6 +375,16 @@ static void window_revalidate(struct machine *m, struct window *w)
  * --------------------------------------------------------------------------------------------------------------
  */
 
+static struct window *find_user_window(struct machine *m, uint32_t cr3)
+{
+    if (m->last_user && m->last_user->cr3 == cr3)
+        return m->last_user;
+    for (unsigned i = 1; i < WINDOW_MAX; i++)
+        if (m->window[i].live && m->window[i].cr3 == cr3)
+            return &m->window[i];
+    return NULL;
+}
+
 static struct window *user_window(struct machine *m)
 {
     uint32_t cr3 = m->vm.cpu->cr3;
@@ -400,6 +411,32 @@ static struct window *user_window(struct machine *m)
         oldest->cr3 = cr3;
     }
     return oldest;
+}
+
+bool window_mark_chunk(struct machine *m, gva_t a, bool user)
+{
+    unsigned chunk = a.v >> CPU_CHUNK_SHIFT;
+    if ((m->user_chunks >> chunk & 1) == user)
+        return true;
+    if (m->chunk_flips[chunk] >= CHUNK_FLIPS)
+        return false;
+    m->chunk_flips[chunk]++;
+    m->user_chunks ^= 1u << chunk;
+    m->data_base = 0;
+    window_publish_data(m);
+    return true;
+}
+
+struct window *window_data(struct machine *m)
+{
+    struct window *w = user_window(m);
+    if (!w)
+        return NULL;
+    if (w->stale)
+        window_revalidate(m, w);
+    m->data = w;
+    window_publish_data(m);
+    return w;
 }
 
 void window_select(struct machine *m)
@@ -437,6 +474,8 @@ void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page)
         m->paging_cr4 = cr4;
         m->paging_efer = c->efer & CPU_EFER_NXE;
         window_reset_all(m);
+        m->data = find_user_window(m, c->cr3);
+        window_publish_data(m);
         return;
     }
     if (what == VM_FLUSH_PAGE) {
@@ -449,6 +488,7 @@ void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page)
                 /* Invalidations come in runs from the supervisor; compared once, on the way back to user
                  * code. */
                 w->stale = true;
+                window_publish_data(m);
                 continue;
             }
             struct region *r = w->region[page.v >> 22];
@@ -459,9 +499,15 @@ void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page)
     }
     if (what == VM_FLUSH_CR3)
         COUNT(m, CR3_LOADS);
+    if (!m->data || m->data->cr3 != c->cr3)
+        m->data = find_user_window(m, c->cr3);
     for (unsigned i = 0; i < WINDOW_MAX; i++)
         if (m->window[i].live && (what == VM_FLUSH_ALL || !m->window[i].user || m->window[i].cr3 == c->cr3))
             m->window[i].stale = true;
+    /* The kernel will look at the new address space before it returns there. */
+    if (m->data && m->data->stale && paging_on(m))
+        window_revalidate(m, m->data);
+    window_publish_data(m);
 }
 
 /* -- Mapping
@@ -546,17 +592,22 @@ static bool run_fits(struct machine *m, struct window *w, uint32_t lin, uint64_t
     return may_write(m, w, p) == write;
 }
 
-enum window_result window_fault(struct machine *m, gva_t a, bool write)
+enum window_result window_fault(struct machine *m, struct window *w, gva_t a, bool write)
 {
-    struct window *w = m->current;
     struct mmu_page p;
     struct mmu_fault f;
-    m->fault_site = false;
-    if (!mmu_walk(&m->vm, a, (write ? MMU_WRITE : 0) | (w->user ? MMU_USER : 0), &p, &f))
+    bool user = m->vm.cpu->cpl == 3;
+    m->fault_site = m->fault_user = m->fault_chunk = false;
+    if (!mmu_walk(&m->vm, a, (write ? MMU_WRITE : 0) | (user ? MMU_USER : 0), &p, &f))
         return WINDOW_EMULATE;
     m->fault_site = true;
     uint64_t pfn = p.page.v >> 12;
-    if (!machine_is_ram(m, pfn) || (!w->user && p.user && paging_on(m)))
+    if (!machine_is_ram(m, pfn))
+        return WINDOW_EMULATE;
+    bool of_user = p.user && paging_on(m);
+    m->fault_user = !w->user && of_user;
+    m->fault_chunk = m->fault_user || (!user && w->user && !of_user);
+    if (m->fault_chunk)
         return WINDOW_EMULATE;
     if (!w->user && *volatility(m, a.v) == WINDOW_VOLATILE_AT) {
         m->fault_site = false; /* the page, not the instruction, is the odd one */

@@ -24,7 +24,7 @@ enum {
 };
 
 /* Segment register numbers, in the order of the architecture (SDM vol. 2, table 3-1). */
-enum { SCAN_ES, SCAN_CS, SCAN_SS, SCAN_DS, SCAN_FS, SCAN_GS, SCAN_SEG_NONE = 7 };
+enum { SCAN_ES, SCAN_CS, SCAN_SS, SCAN_DS, SCAN_FS, SCAN_GS, SCAN_SEG_USER = 6 /* never decoded: see xlat_translate() */, SCAN_SEG_NONE = 7 };
 
 /* Opcode maps. */
 enum { SCAN_MAP_1B, SCAN_MAP_0F, SCAN_MAP_0F38, SCAN_MAP_0F3A };

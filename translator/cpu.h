@@ -104,6 +104,9 @@ struct cpu {
     uint64_t seg_base[6];    /* zero-extended bases, by segment number, for accesses through FS and GS */
     uint64_t seg_window[6];  /* host base to use with them: the window, or a PROT_NONE window when the segment is unusable or
                                 not writable data of limit FFFFFFFFh (the fault handler then emulates) */
+    uint64_t mask_chunk;     /* constant: the bits of a linear address that index user_window[] */
+    uint64_t user_window[32]; /* for instructions of CPL 0 that reach user memory, by 128 MiB of linear space: the host base to
+                                use, of the supervisor's window, the user window of the present CR3, or a PROT_NONE one */
     uint32_t seg_sel[6];     /* selectors, for MOV/PUSH from Sreg; kept equal to seg[].sel */
     uint32_t scratch[6];     /* monitor's and stubs' own */
 
@@ -122,6 +125,9 @@ struct cpu {
     uint32_t shadow;         /* interrupt shadow: CPU_SHADOW_* */
     uint32_t nmi_blocked;
     uint32_t halted;
+    uint64_t tsc_hz;         /* of the time-stamp counter, for CPUID leaves 15h and 16h; 0: not told */
+    uint32_t tsc_invariant;  /* it runs at that rate whatever the processor sleeps: told, and IA32_TSC_ADJUST is there */
+    uint32_t tsc_pad;
     uint64_t efer, apic_base, pat, misc_enable, tsc_offset, bios_sign;
     uint32_t sysenter_cs, sysenter_esp, sysenter_eip;
     uint64_t mtrr[32];       /* monitor's own numbering */
@@ -151,6 +157,8 @@ struct cpu {
     uint64_t host_cpuid_key[3];  /* while what CPUID depends on is this */
 };
 #define CPU_MEMO_STRIDE ((uint32_t)(2 * sizeof(struct cpu_sreg_memo)))
+#define CPU_CHUNK_SHIFT 27
+#define CPU_CHUNKS      32u
 enum { CPU_SHADOW_STI = 1, CPU_SHADOW_MOVSS = 2 };
 
 /* EFLAGS as the guest sees it. */

@@ -255,9 +255,21 @@ static struct emit_mem far_address(struct context *c, const struct address *a, u
     return (struct emit_mem){HOST_R9, HOST_R8, 0};
 }
 
-/* Emits what the operand needs beforehand (r8, r9, no flags) and returns its host form. */
+/* The window by the linear address: pext r10, r8, [mask_chunk]; mov r9, [r13 + r10*8 + user_window]. */
+static struct emit_mem user_address(struct context *c, const struct address *a)
+{
+    emit_lea32(&c->e, HOST_R8, a->base, a->index, a->scale, a->disp);
+    emit_bmi_mem(&c->e, EMIT_PEXT, HOST_R10, HOST_R8, CPU_FIELD(mask_chunk));
+    emit_bytes(&c->e, "\x4F\x8B\x8C\xD5", 4);
+    emit_4(&c->e, (uint32_t)offsetof(struct cpu, user_window));
+    return (struct emit_mem){HOST_R9, HOST_R8, 0};
+}
+
+/* Emits what the operand needs beforehand (r8, r9, r10, no flags) and returns its host form. */
 static struct emit_mem prepare_address(struct context *c, const struct address *a, const struct scan_insn *i)
 {
+    if (i->seg == SCAN_SEG_USER)
+        return user_address(c, a);
     if (is_far_seg(i))
         return far_address(c, a, i->seg);
     if (a->index != HOST_NONE) {

@@ -34,6 +34,7 @@ struct known {
     bool r9_window;   /* r9 is a seg_window[] */
     bool r9_index;    /* r9 is PEXT of ibtc_mask */
     bool r10_table;   /* r10 is ibtc */
+    bool r10_chunk;   /* r10 is PEXT of mask_chunk */
     bool rsi, rdi;    /* rebased */
     bool host_pushed; /* PUSHFQ or PUSH r8..r11 has just been done: the matching POP must come next */
 };
@@ -213,11 +214,21 @@ static bool is_scratch64(ZydisRegister r)
     return r >= ZYDIS_REGISTER_R8 && r <= ZYDIS_REGISTER_R11;
 }
 
+/* [r13 + r10*8 + user_window], r10 below 32. */
+static bool is_user_window(const struct check *c, const operand_t *o)
+{
+    return c->insn.mnemonic == ZYDIS_MNEMONIC_MOV && o->type == ZYDIS_OPERAND_TYPE_MEMORY && o->size == 64 &&
+           o->mem.base == ZYDIS_REGISTER_R13 && o->mem.index == ZYDIS_REGISTER_R10 && o->mem.scale == 8 &&
+           o->mem.disp.value == (int64_t)offsetof(struct cpu, user_window) && c->k.r10_chunk;
+}
+
 static bool check_cpu_field(struct check *c, const operand_t *o)
 {
     int64_t disp = o->mem.disp.value;
     uint32_t bytes = o->size / 8;
 
+    if (is_user_window(c, o) && !(o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+        return true;
     if (o->mem.index != ZYDIS_REGISTER_NONE || disp < 0 ||
         disp + bytes > (int64_t)offsetof(struct cpu, scratch))
         return refuse(c, "outside part 1 of struct cpu");
@@ -294,6 +305,12 @@ static bool is_field_load(const struct check *c, size_t from, size_t to)
            (o->mem.disp.value - (int64_t)from) % 8 == 0 && o->size == 64;
 }
 
+static bool is_field(const operand_t *o, size_t at)
+{
+    return o->type == ZYDIS_OPERAND_TYPE_MEMORY && o->mem.base == ZYDIS_REGISTER_R13 &&
+           o->mem.index == ZYDIS_REGISTER_NONE && o->mem.disp.value == (int64_t)at;
+}
+
 /* lea rsi, [r15 + rsi] or the same with rdi; the source must still be a plain 32-bit value. */
 static bool is_rebase(const struct check *c, ZydisRegister r)
 {
@@ -308,7 +325,7 @@ static void forget_scratch(struct check *c, ZydisRegister full)
     if (full == ZYDIS_REGISTER_R9)
         c->k.r9_window = c->k.r9_index = false;
     if (full == ZYDIS_REGISTER_R10)
-        c->k.r10_table = false;
+        c->k.r10_table = c->k.r10_chunk = false;
 }
 
 static bool write_64(struct check *c, ZydisRegister r)
@@ -326,11 +343,14 @@ static bool write_64(struct check *c, ZydisRegister r)
         return refuse(c, "64-bit write to a guest register");
     c->k.clean &= ~(1u << (r - ZYDIS_REGISTER_R8));
     if (r == ZYDIS_REGISTER_R9)
-        c->k.r9_window = is_field_load(c, offsetof(struct cpu, seg_window), offsetof(struct cpu, seg_sel));
+        c->k.r9_window =
+            is_field_load(c, offsetof(struct cpu, seg_window), offsetof(struct cpu, mask_chunk)) ||
+            is_user_window(c, &c->op[1]);
     if (r == ZYDIS_REGISTER_R9 && c->insn.mnemonic == ZYDIS_MNEMONIC_PEXT)
-        c->k.r9_index = c->op[2].type == ZYDIS_OPERAND_TYPE_MEMORY &&
-                        c->op[2].mem.base == ZYDIS_REGISTER_R13 &&
-                        c->op[2].mem.disp.value == (int64_t)offsetof(struct cpu, ibtc_mask);
+        c->k.r9_index = is_field(&c->op[2], offsetof(struct cpu, ibtc_mask));
+    if (r == ZYDIS_REGISTER_R10)
+        c->k.r10_chunk =
+            c->insn.mnemonic == ZYDIS_MNEMONIC_PEXT && is_field(&c->op[2], offsetof(struct cpu, mask_chunk));
     if (r == ZYDIS_REGISTER_R10)
         c->k.r10_table = is_field_load(c, offsetof(struct cpu, ibtc), offsetof(struct cpu, ibtc) + 8);
     return true;

@@ -15,7 +15,7 @@
  *
  * Memory reachable by guest-controlled addressing lies in [r15 - 2 GiB, r15 + 8 GiB); the monitor keeps all of it outside the
  * 4 GiB window PROT_NONE. Allowed forms: [r15+reg32+disp] with disp >= -256 MiB, [r15+disp32] disp >= 0, [r12+disp32] disp < 0,
- * [r12+reg32+disp] with disp < -256 MiB, [r15+r8..r11], [seg_window in r9 + r8], rsi/rdi/rbx rebased for string instructions.
+ * [r12+reg32+disp] with disp < -256 MiB, [r15+r8..r11], [seg_window or user_window in r9 + r8], rsi/rdi/rbx rebased for string instructions.
  *
  * Pure, thread-safe, no allocation beyond struct xlat_verso's own buffers.
  */
@@ -29,7 +29,7 @@
  * [GOT register - some KiB or MiB]; a kernel its tables at [index + C1xxxxxxh], which wraps. A wrong guess ends in a guard. */
 #define XLAT_DISP_MIN (-(256 << 20))
 
-#define XLAT_VERSION 4u /* change it with anything that changes the bytes produced or their meaning */
+#define XLAT_VERSION 5u /* change it with anything that changes the bytes produced or their meaning */
 
 /* What the meaning of a page depends on beside its bytes: part of the cache key. */
 enum {
@@ -92,7 +92,8 @@ struct xlat_verso {
 
 enum xlat_status { XLAT_OK = 0, XLAT_NO_MEMORY, XLAT_TOO_BIG };
 
-/* Translates a scanned page (or unit). bits must be 32. Leaves *out valid (possibly empty) on failure. */
+/* Translates a scanned page (or unit). bits must be 32. An instruction whose seg has been set to SCAN_SEG_USER (CPL 0 only) has its
+ * memory operand where user_window[] says, by its address. Needs BMI2. Leaves *out valid (possibly empty) on failure. */
 enum xlat_status xlat_translate(const struct scan_page *page, uint32_t mode, uint32_t options, struct xlat_verso *out)
     __attribute__((warn_unused_result));
 void xlat_verso_init(struct xlat_verso *v);

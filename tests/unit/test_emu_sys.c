@@ -1110,6 +1110,24 @@ START_TEST(cpuid_names_the_model)
     ck_assert_uint_eq(v[0], 0x106CA);
     ck_assert_uint_eq(v[3] >> 9 & 1, 0); /* no APIC */
     ck_assert_uint_eq(v[2] >> 31, 0);    /* no hypervisor */
+    ck_assert_uint_eq(c->tsc_hz, 0);
+    emu_cpuid(c, 0x15, 0, v); /* beyond the last: as leaf 2 */
+    ck_assert_uint_eq(v[0], 0x4FBA0E01);
+    c->tsc_hz = 2500000000u;
+    emu_cpuid(c, 0, 0, v);
+    ck_assert_uint_eq(v[0], 0x16);
+    emu_cpuid(c, 0x15, 0, v);
+    ck_assert_uint_eq((uint64_t)v[2] * v[1] / v[0], c->tsc_hz);
+    emu_cpuid(c, 0x16, 0, v);
+    ck_assert_uint_eq(v[0], 2500);
+    emu_cpuid(c, 7, 0, v);
+    ck_assert_uint_eq(v[1], 0);
+    c->tsc_invariant = 1;
+    emu_cpuid(c, 7, 0, v);
+    ck_assert_uint_eq(v[1], 2);
+    emu_cpuid(c, 0x80000007u, 0, v);
+    ck_assert_uint_eq(v[3], 0x100);
+    c->tsc_hz = c->tsc_invariant = 0;
     emu_cpuid(c, 0x80000001u, 0, v);
     ck_assert_uint_eq(v[3], 1u << 20);
 }
