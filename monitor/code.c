@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "monitor/machine.h"
+#include "monitor/profile.h"
 
 #define LINEAR_PAGES     (1u << 20)
 #define PAGE_HASH        16384u
@@ -475,6 +476,7 @@ void code_flush_all(struct machine *m)
     m->inst_free = NULL;
     m->code_used = THUNK_BYTES;
     window_forget_branches(m);
+    profile_flushed(m);
 }
 
 static struct inst *inst_make(struct machine *m, struct page_code *pc, uint32_t lin)
@@ -504,6 +506,7 @@ static struct inst *inst_make(struct machine *m, struct page_code *pc, uint32_t 
     *bucket = in;
     COUNT_ADD(m, CODE_BYTES, v->code_len);
     links_of_new(m, in);
+    profile_placed(m, in);
     return in;
 }
 
@@ -740,6 +743,7 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
         memcpy(pc->user, old->user, sizeof(pc->user));
         pc->forced = old->forced;
     }
+    uint8_t was = vm_doing(&m->vm, RUN_DOING_CACHE);
     if (cached) {
         uint64_t t = machine_now_ns();
         cache_hash_page(recto, &pc->hash_lo, &pc->hash_hi);
@@ -750,7 +754,10 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
     }
     if (!stored) {
         uint64_t t = machine_now_ns();
-        if (!translate_page(m, pc, recto, off)) {
+        vm_doing(&m->vm, RUN_DOING_TRANSLATE);
+        bool made = translate_page(m, pc, recto, off);
+        vm_doing(&m->vm, was);
+        if (!made) {
             page_code_free(pc);
             return NULL;
         }
@@ -758,6 +765,7 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
         if (cached && !m->cfg->cache_readonly && !pc->forced)
             store_page(m, pc);
     }
+    vm_doing(&m->vm, was);
     enter_page(m, pc);
     return pc;
 }

@@ -71,13 +71,18 @@ static uint32_t span_read(struct emu *e, struct span s, unsigned size)
 {
     if (s.p)
         return host_load(s.p, size);
-    return dev_mmio_read(e->vm->bus, s.gpa, size);
+    uint8_t was = vm_doing(e->vm, RUN_DOING_DEVICES);
+    uint32_t v = dev_mmio_read(e->vm->bus, s.gpa, size);
+    vm_doing(e->vm, was);
+    return v;
 }
 
 static void span_write(struct emu *e, struct span s, unsigned size, uint32_t v)
 {
     if (!s.p) {
+        uint8_t was = vm_doing(e->vm, RUN_DOING_DEVICES);
         dev_mmio_write(e->vm->bus, s.gpa, size, v);
+        vm_doing(e->vm, was);
         emu_stop(e); /* a device may have something to say */
         return;
     }

@@ -187,7 +187,9 @@ static void op_ins(struct emu *e, const struct dinsn *d)
     for (; r.count; r.count--) {
         uint32_t di = c->gpr[CPU_EDI] & r.mask;
         emu_st_probe(e, SCAN_ES, di, r.size); /* nothing is taken from the port if the store would fault */
+        uint8_t was = vm_doing(e->vm, RUN_DOING_DEVICES);
         uint32_t v = dev_port_read(e->vm->bus, port, r.size);
+        vm_doing(e->vm, was);
         vm_port_access(e->vm, port, r.size, v, false);
         emu_st(e, SCAN_ES, di, r.size, v);
         advance(e, &r, false, true, 1);
@@ -205,7 +207,9 @@ static void op_outs(struct emu *e, const struct dinsn *d)
     for (; r.count; r.count--) {
         uint32_t v = emu_ld(e, r.src, c->gpr[CPU_ESI] & r.mask, r.size);
         vm_port_access(e->vm, port, r.size, v, true);
+        uint8_t was = vm_doing(e->vm, RUN_DOING_DEVICES);
         dev_port_write(e->vm->bus, port, r.size, v);
+        vm_doing(e->vm, was);
         advance(e, &r, true, false, 1);
     }
     end(e, &r);

@@ -802,7 +802,9 @@ static void op_in(struct emu *e, const struct dinsn *d)
     unsigned size = d->i.opcode & 1 ? d->i.opsize : 1;
     uint16_t port = d->i.imm_len ? (uint16_t)d->i.imm : (uint16_t)c->gpr[CPU_EDX];
     emu_io_check(e, port, size);
+    uint8_t was = vm_doing(e->vm, RUN_DOING_DEVICES);
     uint32_t v = dev_port_read(e->vm->bus, port, size);
+    vm_doing(e->vm, was);
     vm_port_access(e->vm, port, size, v, false);
     reg_set(c, CPU_EAX, size, v);
     emu_stop(e);
@@ -816,7 +818,9 @@ static void op_out(struct emu *e, const struct dinsn *d)
     emu_io_check(e, port, size);
     uint32_t v = reg_get(c, CPU_EAX, size);
     vm_port_access(e->vm, port, size, v, true);
+    uint8_t was = vm_doing(e->vm, RUN_DOING_DEVICES);
     dev_port_write(e->vm->bus, port, size, v);
+    vm_doing(e->vm, was);
     emu_stop(e);
 }
 

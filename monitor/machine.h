@@ -242,8 +242,9 @@ struct machine {
 
     /* time, signals, input */
     pthread_t thread;
-    timer_t timer;
-    bool timer_made;
+    timer_t timer, profile_timer;
+    bool timer_made, profiling;
+    struct sigaction profile_action; /* what SIGPROF did before */
     uint64_t t0_ns, deadline_ns;
     volatile sig_atomic_t quit;
     bool ended;

@@ -194,6 +194,7 @@ bool quick_port(struct vm *vm, uint32_t operand, bool write)
     unsigned size = XLAT_PORT_SIZE(operand);
     if (!port_allowed(vm, port, size))
         return false;
+    uint8_t was = vm_doing(vm, RUN_DOING_DEVICES);
     if (write) {
         uint32_t v = reg_get(c, CPU_EAX, size);
         vm_port_access(vm, port, size, v, true);
@@ -203,6 +204,7 @@ bool quick_port(struct vm *vm, uint32_t operand, bool write)
         vm_port_access(vm, port, size, v, false);
         reg_set(c, CPU_EAX, size, v);
     }
+    vm_doing(vm, was);
     c->eip += XLAT_PORT_LEN(operand);
     return true;
 }

@@ -17,6 +17,7 @@
 #include "monitor/light.h"
 #include "monitor/lockstep.h"
 #include "monitor/machine.h"
+#include "monitor/profile.h"
 #include "monitor/signals.h"
 #include "monitor/trace.h"
 
@@ -176,6 +177,7 @@ static void take_input(struct machine *m)
 static void service_events(struct machine *m)
 {
     m->vm.cpu->host_event = 0;
+    uint8_t was = vm_doing(&m->vm, RUN_DOING_DEVICES);
     if (m->out_len)
         machine_flush_output(m);
     if (m->quit)
@@ -185,6 +187,7 @@ static void service_events(struct machine *m)
         dev_bus_run_timers(m->vm.bus);
     }
     take_input(m);
+    vm_doing(&m->vm, was);
     if (m->ended)
         m->vm.cpu->host_event = 1;
 }
@@ -194,12 +197,14 @@ static void idle(struct machine *m)
 {
     struct cpu *c = m->vm.cpu;
     uint64_t from = machine_now_ns();
+    uint8_t was = vm_doing(&m->vm, RUN_DOING_IDLE);
     while (!m->ended && !(c->irq_pending && c->vif)) {
         if (m->out_len)
             machine_flush_output(m);
         signals_wait(m);
         service_events(m);
     }
+    vm_doing(&m->vm, was);
     COUNT_ADD(m, HALT_NS, machine_now_ns() - from);
     c->halted = 0;
 }
@@ -232,10 +237,12 @@ static void map_ahead(struct machine *m)
     m->pf_pending = false;
     if (!machine_translatable(m))
         return;
+    uint8_t was = vm_doing(&m->vm, RUN_DOING_FAULT);
     machine_prepare(m);
     if (!m->ended && !window_allows(m, m->pf_addr, m->pf_write) &&
         window_fault(m, m->current, m->pf_addr, m->pf_write) == WINDOW_MAPPED)
         COUNT(m, MAP_AHEAD);
+    vm_doing(&m->vm, was);
 }
 
 static void emulate_one(struct machine *m, uint32_t why)
@@ -313,7 +320,10 @@ static void resolve(struct machine *m)
 {
     struct mmu_fault f;
     COUNT(m, IBTC_MISSES);
-    switch (code_resolve(m, m->vm.cpu->eip, &f)) {
+    uint8_t was = vm_doing(&m->vm, RUN_DOING_PLACE);
+    enum code_result found = code_resolve(m, m->vm.cpu->eip, &f);
+    vm_doing(&m->vm, was);
+    switch (found) {
     case CODE_OK:
         break;
     case CODE_PAGE_FAULT:
@@ -561,7 +571,11 @@ void run_machine(const struct run_config *cfg, struct run_result *out)
     if (start(m, out->error, sizeof(out->error))) {
         running = m;
         m->vm.cpu->host_event = 1;
-        loop(m);
+        if (profile_start(m, out->error, sizeof(out->error)))
+            loop(m);
+        else
+            machine_end(m, RUN_FAILED);
+        profile_stop(m);
         running = NULL;
         out->end = m->end;
     } else {

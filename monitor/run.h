@@ -25,6 +25,30 @@ struct run_segment {
     uint32_t paddr, memsz, filesz;
     const uint8_t *bytes;
 };
+/* A profile (doing.def, profile.h): samples by what the vCPU's thread was at, and by guest instruction. */
+enum run_doing {
+#define RUN_DOING(id, name, text) RUN_DOING_##id,
+#include "monitor/doing.def"
+#undef RUN_DOING
+    RUN_DOING_COUNT
+};
+const char *run_doing_name(enum run_doing d);
+const char *run_doing_text(enum run_doing d);
+#define RUN_PROFILE_HZ 1000
+#define RUN_SPOT_MAX   65536u
+#define RUN_SPOT_TRIES 64u
+struct run_spot {
+    uint32_t eip, samples; /* no samples: the place is free */
+    bool user;
+    uint8_t doing;
+};
+struct run_profile {
+    unsigned hz; /* samples of a second of real time */
+    uint64_t by[RUN_DOING_COUNT];
+    uint64_t spots_lost; /* samples counted in by[] only */
+    struct run_spot spot[RUN_SPOT_MAX];
+};
+
 struct run_config {
     uint64_t ram_bytes;            /* 16 MiB .. 3 GiB, multiple of 4 KiB */
     const struct run_segment *segment;
@@ -44,6 +68,8 @@ struct run_config {
     uint64_t lockstep_skip, lockstep_count; /* instructions to run before, and in, lockstep (count 0: to the end) */
     FILE *trace;                   /* exceptions, interrupts, port I/O, paging; NULL: none */
     unsigned trace_mask;           /* RUN_TRACE_* */
+    struct run_profile *profile;   /* filled during the run; NULL: none */
+    FILE *perf_map;                /* names of code memory for perf; NULL: none */
     uint64_t stop_after_insns;     /* emulated-only/lockstep runs: stop after that many (0: never) */
 };
 enum { RUN_TRACE_EXC = 1, RUN_TRACE_IRQ = 2, RUN_TRACE_IO = 4, RUN_TRACE_CR = 8, RUN_TRACE_PAGE = 16 };

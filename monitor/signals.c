@@ -148,7 +148,7 @@ static bool data_fault(struct machine *m, greg_t *g, uint64_t addr)
     return true;
 }
 
-static void on_fault(int sig, siginfo_t *si, void *context)
+static void settle_fault(int sig, siginfo_t *si, void *context)
 {
     int saved_errno = errno;
     ucontext_t *uc = context;
@@ -205,6 +205,18 @@ static void on_fault(int sig, siginfo_t *si, void *context)
     errno = saved_errno;
 }
 
+static void on_fault(int sig, siginfo_t *si, void *context)
+{
+    struct machine *m = owner;
+    if (!m) {
+        settle_fault(sig, si, context);
+        return;
+    }
+    uint8_t was = vm_doing(&m->vm, RUN_DOING_FAULT);
+    settle_fault(sig, si, context);
+    vm_doing(&m->vm, was);
+}
+
 static void on_event(int sig, siginfo_t *si, void *context)
 {
     (void)sig;
@@ -229,6 +241,47 @@ static void on_event(int sig, siginfo_t *si, void *context)
         }
     }
     errno = saved_errno;
+}
+
+/* -- For the profile
+ * ------------------------------------------------------------------------------------------------------------------- */
+
+void signals_guest_eip(struct machine *m, const greg_t *g, uint32_t *eip)
+{
+    uint64_t rip = (uint64_t)g[REG_RIP];
+    if (in_range(rip, stub_enter_begin, stub_enter_end) || in_range(rip, stub_exit_begin, stub_exit_end))
+        return; /* the guest's state is in cpu, or on the way there */
+    gregset_t copy;
+    memcpy(copy, g, sizeof(copy));
+    uint32_t found;
+    if (unwind(m, copy, &found))
+        *eip = found;
+}
+
+void signals_fault_eip(struct machine *m, uint32_t *eip)
+{
+    struct xlat_unwound u;
+    struct inst *in = code_find(m, m->fault_rip);
+    if (in && xlat_unwind(in->page->verso.unwind, in->page->verso.unwind_len,
+                          (uint32_t)(m->fault_rip - (uint64_t)(uintptr_t)m->code_rx) - in->code_off, &u))
+        *eip = in->lin + (uint32_t)u.guest_rel;
+}
+
+bool signals_in_stubs(uint64_t rip)
+{
+    return in_range(rip, stub_enter_begin, stub_enter_end) || in_range(rip, stub_code_begin, stub_code_end) ||
+           in_range(rip, stub_exit_begin, stub_exit_end);
+}
+
+bool signals_fault_begins(uint64_t rip)
+{
+    return rip == (uint64_t)(uintptr_t)on_fault;
+}
+
+void signals_block_events(sigset_t *set)
+{
+    sigaddset(set, SIG_TIMER);
+    sigaddset(set, SIG_KICK);
 }
 
 /* -- Input

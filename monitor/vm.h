@@ -3,6 +3,7 @@
 #define VERSO_MONITOR_VM_H
 
 #include "devices/bus.h"
+#include "monitor/run.h"
 #include "translator/cpu.h"
 
 /* Guest-physical and guest-linear addresses: distinct types, never plain integers. */
@@ -45,7 +46,16 @@ struct vm {
     uint32_t tlb_filled;               /* entries filled since the last flush; their indexes if they are few */
     uint16_t tlb_index[64];
     void *run;             /* the run loop's own (monitor/run.c) */
+    volatile uint8_t doing; /* enum run_doing: what the vCPU's thread is at (profile.h) */
 };
+
+/* Says what the thread is at from now on; returns what it was at, to be said again afterwards. Async-signal-safe. */
+static inline uint8_t vm_doing(struct vm *vm, uint8_t what)
+{
+    uint8_t was = vm->doing;
+    vm->doing = what;
+    return was;
+}
 
 /* -- Provided by the run loop (monitor/run.c), used by emulator and MMU. --------------------------------------------------- */
 /* Bytes [a, a+len) of a page with code_pages[] set are about to change. May clear code_pages[] (whole page) or keep it. */

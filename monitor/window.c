@@ -460,8 +460,11 @@ void window_select(struct machine *m)
         }
         window_enter(m, w);
     }
-    if (w->stale)
+    if (w->stale) {
+        uint8_t was = vm_doing(&m->vm, RUN_DOING_WINDOW);
         window_revalidate(m, w);
+        vm_doing(&m->vm, was);
+    }
     window_publish(m, w);
 }
 

@@ -2,10 +2,12 @@
 #include "tools/console.h"
 #include "tools/json.h"
 #include "tools/load.h"
+#include "tools/profile_report.h"
 #include "tools/tools.h"
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -16,7 +18,7 @@ enum { RAM_DEFAULT_MIB = 512, RAM_MIN_MIB = 16, RAM_MAX_MIB = 3072, ESCAPE_DEFAU
 
 struct options {
     const char *kernel, *append, *append_extra, *entry, *cache, *stats, *stats_to, *lockstep, *trace,
-        *trace_events, *escape;
+        *trace_events, *escape, *profile, *perf_map;
     struct opt_list initrd;
     uint64_t ram, stop_after;
     bool no_cache, cache_readonly, emulate, no_stdin;
@@ -46,6 +48,10 @@ static const struct opt options[] = {
     {"trace", 0, OPT_STRING, AT(trace), "FILE", "write events to a file"},
     {"trace-events", 0, OPT_STRING, AT(trace_events), "LIST",
      "exc,irq,io,cr,page or all (exc,irq,io)"},
+    {"profile", 0, OPT_OPTIONAL, AT(profile), "FILE",
+     "sample where time goes; a report at the end, to standard error or a file"},
+    {"perf-map", 0, OPT_OPTIONAL, AT(perf_map), "FILE",
+     "names of translated code for perf (/tmp/perf-PID.map)"},
     {"no-stdin", 0, OPT_FLAG, AT(no_stdin), NULL, "nothing is typed into the serial line"},
     {"escape", 0, OPT_STRING, AT(escape), "KEY", "escape key: a letter for Ctrl-letter, or none (a)"},
     {0},
@@ -165,7 +171,8 @@ static void stats_text(FILE *to, const struct run_result *r, const struct cache_
                 run_counter_text((enum run_counter)i));
 }
 
-static void stats_json(FILE *to, const struct run_result *r, const struct cache_stats *cs)
+static void stats_json(FILE *to, const struct run_result *r, const struct cache_stats *cs,
+                       const struct run_profile *p)
 {
     struct hits h = count_hits(r);
     struct json j = {.to = to};
@@ -194,11 +201,14 @@ static void stats_json(FILE *to, const struct run_result *r, const struct cache_
         json_end_object(&j);
         json_end_object(&j);
     }
+    if (p)
+        profile_json(&j, p);
     json_end_object(&j);
     json_newline(&j);
 }
 
-static int print_stats(const struct options *o, const struct run_result *r, struct cache *cache)
+static int print_stats(const struct options *o, const struct run_result *r, struct cache *cache,
+                       const struct run_profile *p)
 {
     struct cache_error err = {0};
     struct cache_stats cs = {0};
@@ -209,7 +219,7 @@ static int print_stats(const struct options *o, const struct run_result *r, stru
         return STATUS_IO;
     }
     if (o->stats && !strcmp(o->stats, "json"))
-        stats_json(to, r, have ? &cs : NULL);
+        stats_json(to, r, have ? &cs : NULL, p);
     else
         stats_text(to, r, have ? &cs : NULL);
     if (to != stderr && fclose(to)) {
@@ -217,6 +227,37 @@ static int print_stats(const struct options *o, const struct run_result *r, stru
         return STATUS_IO;
     }
     return STATUS_OK;
+}
+
+static int print_profile(const struct options *o, const struct run_profile *p)
+{
+    FILE *to = *o->profile ? fopen(o->profile, "we") : stderr;
+    if (!to) {
+        fprintf(stderr, "verso: %s: %s\n", o->profile, strerror(errno));
+        return STATUS_IO;
+    }
+    profile_text(to, p);
+    if (to != stderr && fclose(to)) {
+        fprintf(stderr, "verso: %s: %s\n", o->profile, strerror(errno));
+        return STATUS_IO;
+    }
+    return STATUS_OK;
+}
+
+/* The name perf looks for may be left over from an older process with our number, or be somebody's trap. */
+static FILE *open_perf_map(const char *name)
+{
+    char standard[64];
+    if (!*name) {
+        snprintf(standard, sizeof(standard), "/tmp/perf-%ld.map", (long)getpid());
+        name = standard;
+        unlink(name);
+    }
+    int fd = open(name, O_WRONLY | O_CREAT | O_CLOEXEC | (name == standard ? O_EXCL : O_TRUNC), 0600);
+    FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
+    if (!f)
+        fprintf(stderr, "verso: %s: %s\n", name, strerror(errno));
+    return f;
 }
 
 /* -- The command
@@ -270,7 +311,11 @@ static int run_loaded(const struct options *o, struct run_config *cfg, const str
     announce(&r);
     int status = status_of_run(&r);
     if (o->stats || o->stats_to) {
-        int s = print_stats(o, &r, cfg->cache);
+        int s = print_stats(o, &r, cfg->cache, cfg->profile);
+        status = status ? status : s;
+    }
+    if (cfg->profile) {
+        int s = print_profile(o, cfg->profile);
         status = status ? status : s;
     }
     return status;
@@ -293,6 +338,8 @@ static int configure(const struct options *o, int argc, struct run_config *cfg)
     if (!parse_lockstep(o->lockstep, cfg) || !parse_trace(o->trace_events, &cfg->trace_mask) ||
         !parse_escape(o->escape, &cfg->escape))
         return STATUS_USAGE;
+    static struct run_profile profile; /* large; one machine per process */
+    cfg->profile = o->profile ? &profile : NULL;
     cfg->ram_bytes = o->ram;
     cfg->emulate_only = o->emulate;
     cfg->cache_readonly = o->cache_readonly;
@@ -307,6 +354,8 @@ static int open_outputs(const struct options *o, struct run_config *cfg)
         fprintf(stderr, "verso: %s: %s\n", o->trace, strerror(errno));
         return STATUS_IO;
     }
+    if (o->perf_map && !(cfg->perf_map = open_perf_map(o->perf_map)))
+        return STATUS_IO;
     if (!o->no_cache && !o->emulate) {
         cfg->cache = tools_cache_open(o->cache, o->cache_readonly ? CACHE_READONLY : CACHE_CREATE, &status);
         if (!cfg->cache)
@@ -346,6 +395,10 @@ static int run(const struct cmd *self, int argc, char **argv)
         status = run_loaded(&o, &cfg, &guest);
     if (cfg.trace)
         fclose(cfg.trace);
+    if (cfg.perf_map && fclose(cfg.perf_map)) {
+        fprintf(stderr, "verso: the map for perf: %s\n", strerror(errno));
+        status = status ? status : STATUS_IO;
+    }
     /* Said, but no reason to call the guest's own end a failure: what could not be stored is translated again next time. */
     (void)tools_cache_close(cfg.cache, status);
     load_guest_free(&guest);
