@@ -1,11 +1,13 @@
-/* monitor/boot.c: direct start of a 32-bit Linux kernel by its 32-bit entry (Documentation/x86/boot.rst, "32-bit boot protocol").
+/* monitor/boot.c: starting kernels without a firmware: Linux by its 32-bit entry (Documentation/x86/boot.rst, "32-bit boot protocol"), and
+ * Multiboot kernels (what those find in memory: multiboot.c).
  *
- * Low memory as a PC's firmware would leave it: BIOS data area, boot_params at 10000h, command line at 20000h, a GDT at 1000h, ACPI tables
- * from E0000h.
+ * Low memory as a PC's firmware would leave it: BIOS data area, ACPI tables from E0000h. Linux: boot_params at 10000h, command line at
+ * 20000h, a GDT at 1000h.
  */
 #include <stdio.h>
 #include <string.h>
 
+#include "monitor/boot.h"
 #include "monitor/machine.h"
 
 #define BOOT_GDT     0x1000u
@@ -27,6 +29,26 @@ static void put64(uint8_t *p, uint64_t v)
     memcpy(p, &v, 8);
 }
 
+void boot_memory_map(uint64_t ram_bytes, struct boot_range map[BOOT_RANGES])
+{
+    map[0] = (struct boot_range){0, 0x9FC00, 1};
+    map[1] = (struct boot_range){0x9FC00, 0x400, 2};
+    map[2] = (struct boot_range){0xE0000, 0x20000, 2};
+    map[3] = (struct boot_range){0x100000, ram_bytes - 0x100000, 1};
+}
+
+/* BIOS data area and ACPI tables. */
+static bool low_memory(struct machine *m, char *err, size_t err_size)
+{
+    put16(m->vm.ram + 0x40E, 0x9FC0); /* segment of the extended BIOS data */
+    put16(m->vm.ram + 0x413, 639);    /* KiB of base memory */
+    if (!dev_acpi_tables(m->vm.bus, BOOT_ACPI, m->vm.ram + BOOT_ACPI, 0x10000)) {
+        snprintf(err, err_size, "the ACPI tables do not fit");
+        return false;
+    }
+    return true;
+}
+
 static void e820(uint8_t *params, uint64_t base, uint64_t len, uint32_t type)
 {
     uint8_t *count = params + 0x1E8;
@@ -42,7 +64,7 @@ static void flat(struct cpu_seg *s, uint16_t sel, uint16_t attr)
     *s = (struct cpu_seg){.base = 0, .limit = 0xFFFFFFFFu, .sel = sel, .attr = attr};
 }
 
-bool boot_direct(struct machine *m, char *err, size_t err_size)
+static bool linux_place(struct machine *m, char *err, size_t err_size)
 {
     const struct run_config *cfg = m->cfg;
     uint8_t *ram = m->vm.ram;
@@ -100,33 +122,28 @@ bool boot_direct(struct machine *m, char *err, size_t err_size)
     put32(p + 0x228, BOOT_CMDLINE);
 
     p[0x1E8] = 0;
-    e820(p, 0, 0x9FC00, 1);
-    e820(p, 0x9FC00, 0x400, 2);
-    e820(p, 0xE0000, 0x20000, 2);
-    e820(p, 0x100000, top - 0x100000, 1);
+    struct boot_range map[BOOT_RANGES];
+    boot_memory_map(top, map);
+    for (unsigned i = 0; i < BOOT_RANGES; i++)
+        e820(p, map[i].base, map[i].len, map[i].type);
     put32(p + 0x1E0, (uint32_t)((top - 0x100000) >> 10)); /* alt_mem_k */
-
-    /* BIOS data area: EBDA segment, base memory in KiB. */
-    put16(ram + 0x40E, 0x9FC0);
-    put16(ram + 0x413, 639);
-    if (!dev_acpi_tables(m->vm.bus, BOOT_ACPI, ram + BOOT_ACPI, 0x10000)) {
-        snprintf(err, err_size, "the ACPI tables do not fit");
-        return false;
-    }
 
     /* __BOOT_CS 10h, __BOOT_DS 18h. */
     put64(ram + BOOT_GDT, 0);
     put64(ram + BOOT_GDT + 8, 0);
     put64(ram + BOOT_GDT + 0x10, 0x00CF9B000000FFFFull);
     put64(ram + BOOT_GDT + 0x18, 0x00CF93000000FFFFull);
+    return true;
+}
+
+/* Flat 32-bit protected mode without paging, as both protocols want it (for Multiboot: 3.2). */
+static void flat_state(struct machine *m)
+{
     struct cpu *c = m->vm.cpu;
-    c->gdtr = (struct cpu_table){BOOT_GDT, 0x1F};
-    c->idtr = (struct cpu_table){0, 0};
     for (unsigned s = 0; s < 6; s++)
         flat(&c->seg[s], 0x18, 0xC093);
     flat(&c->seg[SCAN_CS], 0x10, 0xC09B);
     memset(c->gpr, 0, sizeof(c->gpr));
-    c->gpr[CPU_ESI] = BOOT_PARAMS;
     c->gpr[CPU_ESP] = 0x9000;
     c->cr0 = CPU_CR0_PE | CPU_CR0_ET;
     c->cpl = 0;
@@ -135,7 +152,32 @@ bool boot_direct(struct machine *m, char *err, size_t err_size)
     c->fx[1] = 0x03;
     c->fx[4] = 0;
     cpu_set_eflags(c, CPU_FLAG1);
-    c->eip = cfg->entry;
+    c->eip = m->cfg->entry;
     vm_segments_changed(&m->vm);
-    return true;
+}
+
+bool boot_start(struct machine *m, char *err, size_t err_size)
+{
+    struct cpu *c = m->vm.cpu;
+    uint32_t info;
+    if (!low_memory(m, err, err_size))
+        return false;
+    switch (m->cfg->boot) {
+    case RUN_BOOT_LINUX:
+        if (!linux_place(m, err, err_size))
+            return false;
+        flat_state(m);
+        c->gdtr = (struct cpu_table){BOOT_GDT, 0x1F};
+        c->idtr = (struct cpu_table){0, 0};
+        c->gpr[CPU_ESI] = BOOT_PARAMS;
+        return true;
+    case RUN_BOOT_MULTIBOOT:
+        if (!multiboot_place(m->cfg, m->vm.ram, m->cfg->ram_bytes, &info, err, err_size))
+            return false;
+        flat_state(m);
+        c->gpr[CPU_EAX] = 0x2BADB002;
+        c->gpr[CPU_EBX] = info;
+        return true;
+    }
+    return false;
 }

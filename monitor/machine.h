@@ -335,6 +335,4 @@ static inline void window_publish(struct machine *m, const struct window *w)
     quick_check_memory(c);
 }
 
-/* boot.c: places kernel, initrd, boot parameters and ACPI tables in RAM; sets the 32-bit entry state. */
-bool boot_direct(struct machine *m, char *err, size_t err_size);
 #endif

@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
+#include "monitor/boot.h"
 #include "monitor/light.h"
 #include "monitor/lockstep.h"
 #include "monitor/machine.h"
@@ -516,7 +517,7 @@ static bool start(struct machine *m, char *err, size_t size)
         return false;
     }
     emu_reset(&m->vm);
-    if (!boot_direct(m, err, size))
+    if (!boot_start(m, err, size))
         return false;
     m->vm.cpu->tsc_hz = tsc_rate(from);
     m->vm.cpu->tsc_invariant = host_tsc_invariant();

@@ -20,11 +20,24 @@ enum run_end {
     RUN_FAILED,     /* the host lacks something; run_result.error says what */
 };
 
-/* A 32-bit kernel to be started by its 32-bit entry (bzImage boot protocol, paging off), already parsed (plain data; the parsers do not run here). */
+/* How the machine starts. */
+enum run_boot {
+    RUN_BOOT_LINUX,     /* a 32-bit kernel by its 32-bit entry (bzImage boot protocol, paging off) */
+    RUN_BOOT_MULTIBOOT, /* a kernel with a Multiboot header (version 1) */
+};
+
+/* A kernel, already parsed (plain data; the parsers do not run here). */
 struct run_segment {
     uint32_t paddr, memsz, filesz;
     const uint8_t *bytes;
 };
+/* A file handed to a Multiboot kernel, and its string. */
+struct run_module {
+    const uint8_t *bytes;
+    uint32_t len;
+    const char *name;
+};
+#define RUN_SECTION_HEADER 40u /* bytes of an ELF section header */
 /* A profile (doing.def, profile.h): samples by what the vCPU's thread was at, and by guest instruction. */
 enum run_doing {
 #define RUN_DOING(id, name, text) RUN_DOING_##id,
@@ -51,6 +64,7 @@ struct run_profile {
 
 struct run_config {
     uint64_t ram_bytes;            /* 16 MiB .. 3 GiB, multiple of 4 KiB */
+    enum run_boot boot;
     const struct run_segment *segment;
     unsigned segment_count;
     uint32_t entry;                /* physical */
@@ -58,7 +72,13 @@ struct run_config {
     size_t setup_header_len;
     const uint8_t *initrd;
     size_t initrd_len;
-    const char *cmdline;
+    const char *cmdline;           /* Multiboot: with the kernel's name in front */
+    const struct run_module *module; /* Multiboot: what the initrd consists of */
+    unsigned module_count;
+    /* Multiboot: ELF section headers and behind them what no segment loads; its sh_addr is the offset in sections. Empty: none. */
+    const uint8_t *sections;
+    size_t sections_len;
+    uint32_t section_count, section_names;
     struct cache *cache;           /* NULL: run without */
     bool cache_readonly;           /* do not write behind */
     int serial_in, serial_out;     /* file descriptors, -1: none. serial_in is read by a thread of its own */

@@ -27,8 +27,8 @@ struct options {
 #define AT(field) offsetof(struct options, field)
 static const struct opt options[] = {
     {"memory", 'm', OPT_SIZE, AT(ram), "SIZE", "guest RAM, in MiB or with suffix K, M, G (512M)"},
-    {"kernel", 0, OPT_STRING, AT(kernel), "FILE", "start this kernel (bzImage or ELF) instead of an ISO"},
-    {"initrd", 0, OPT_LIST, AT(initrd), "FILE", "its initrd; several are joined"},
+    {"kernel", 0, OPT_STRING, AT(kernel), "FILE", "start this kernel (bzImage, Multiboot, ELF) instead of an ISO"},
+    {"initrd", 0, OPT_LIST, AT(initrd), "FILE", "its initrd; several are joined (Multiboot: each is a module)"},
     {"append", 0, OPT_STRING, AT(append), "TEXT",
      "the kernel command line (an ISO: instead of the boot entry's)"},
     {"append-extra", 0, OPT_STRING, AT(append_extra), "TEXT", "added to the kernel command line"},
@@ -298,6 +298,13 @@ static int run_loaded(const struct options *o, struct run_config *cfg, const str
     cfg->initrd = g->initrd;
     cfg->initrd_len = g->initrd_len;
     cfg->cmdline = g->cmdline;
+    cfg->boot = g->boot;
+    cfg->module = g->module;
+    cfg->module_count = g->module_count;
+    cfg->sections = g->sections;
+    cfg->sections_len = g->sections_len;
+    cfg->section_count = g->section_count;
+    cfg->section_names = g->section_names;
     cfg->serial_in = -1;
     cfg->serial_out = 1;
     int escape = cfg->escape;

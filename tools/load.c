@@ -14,15 +14,23 @@
 /* The head of the memfd. All offsets are from its start. */
 struct handoff {
     uint32_t status; /* enum status */
+    uint32_t boot; /* enum run_boot */
     uint32_t entry, segment_count, initrd_len;
     uint64_t initrd_off;
     uint32_t setup_header_len;
+    uint32_t module_count, sections_len, section_count, section_names;
+    uint64_t sections_off;
     char title[256], error[600], cmdline[LOAD_CMDLINE];
+    char kernel[LOAD_NAME]; /* on the ISO */
     uint8_t setup_header[0x300];
     struct {
         uint32_t paddr, memsz, filesz;
         uint64_t off;
     } segment[LOAD_SEGMENTS];
+    struct {
+        uint32_t off, len; /* in the initrd */
+        char name[LOAD_NAME];
+    } module[LOAD_MODULES];
 };
 
 /* -- The child
@@ -57,13 +65,18 @@ static bool failed(struct handoff *h, enum status status, const char *text)
     return false;
 }
 
-/* Appends one initrd, at a multiple of 4 (the kernel's unpacker aligns archives so). */
-static bool append_blob(struct image_blob *all, const struct image_blob *b)
+/* Appends one initrd, at a multiple of 4 (Linux's unpacker aligns archives so), and notes it as a module. */
+static bool append_initrd(struct handoff *h, struct image_blob *all, const struct image_blob *b, const char *name)
 {
     size_t at = (all->len + 3) & ~(size_t)3;
-    uint8_t *p = realloc(all->data, at + b->len + 1);
+    if (h->module_count == LOAD_MODULES)
+        return failed(h, STATUS_USAGE, "more than 16 initrds");
+    uint8_t *p = at + b->len < UINT32_MAX ? realloc(all->data, at + b->len + 1) : NULL;
     if (!p)
-        return false;
+        return failed(h, STATUS_IMAGE_MEMORY, "out of memory for the initrd");
+    h->module[h->module_count].off = (uint32_t)at;
+    h->module[h->module_count].len = (uint32_t)b->len;
+    snprintf(h->module[h->module_count++].name, LOAD_NAME, "%.255s", name);
     memset(p + all->len, 0, at - all->len);
     memcpy(p + at, b->data, b->len);
     all->data = p;
@@ -106,14 +119,14 @@ static bool read_iso(const struct load_request *r, struct handoff *h, struct ima
     }
     if (ok) {
         snprintf(h->title, sizeof(h->title), "%.100s: %.100s", e->label, e->kernel);
+        snprintf(h->kernel, sizeof(h->kernel), "%.255s", e->kernel);
         ok = image_iso_read(r->iso, e->kernel, kernel, &err) || image_failed(h, &err);
     }
     char path[512];
     for (const char *p = ok ? e->initrd : ""; ok && (p = tools_next_path(p, path, sizeof(path)));) {
         struct image_blob b = {0};
-        ok = image_iso_read(r->iso, path, &b, &err) || image_failed(h, &err);
-        if (ok && !append_blob(initrd, &b))
-            ok = failed(h, STATUS_IMAGE_MEMORY, "out of memory for the initrd");
+        ok = (image_iso_read(r->iso, path, &b, &err) || image_failed(h, &err)) &&
+             append_initrd(h, initrd, &b, path);
         image_blob_free(&b);
     }
     if (ok)
@@ -135,14 +148,21 @@ static bool read_files(const struct load_request *r, struct handoff *h, struct i
     }
     for (unsigned i = 0; i < r->initrd.count; i++) {
         struct image_blob b = {0};
-        bool ok = image_read_file(r->initrd.item[i], &b, &err) || image_failed(h, &err);
-        if (ok && !append_blob(initrd, &b))
-            ok = failed(h, STATUS_IMAGE_MEMORY, "out of memory for the initrd");
+        bool ok = (image_read_file(r->initrd.item[i], &b, &err) || image_failed(h, &err)) &&
+                  append_initrd(h, initrd, &b, r->initrd.item[i]);
         image_blob_free(&b);
         if (!ok)
             return false;
     }
     return true;
+}
+
+/* The command line of a Multiboot kernel begins with the kernel's own name, as boot loaders have it. */
+static bool name_in_front(struct handoff *h, const char *name)
+{
+    char args[LOAD_CMDLINE];
+    memcpy(args, h->cmdline, sizeof(args));
+    return set_cmdline(h, name, args);
 }
 
 static bool hand_over(int fd, struct handoff *h, const struct image_kernel *k,
@@ -173,6 +193,12 @@ static bool hand_over(int fd, struct handoff *h, const struct image_kernel *k,
     h->initrd_len = (uint32_t)initrd->len;
     if (!write_at(fd, off, initrd->data, initrd->len))
         return failed(h, STATUS_IMAGE_MEMORY, "out of memory while handing the initrd over");
+    h->sections_off = off + ((initrd->len + 4095) & ~4095ull);
+    h->sections_len = (uint32_t)k->sections.len;
+    h->section_count = k->section_count;
+    h->section_names = k->section_names;
+    if (!write_at(fd, h->sections_off, k->sections.data, k->sections.len))
+        return failed(h, STATUS_IMAGE_MEMORY, "out of memory while handing the symbols over");
     return true;
 }
 
@@ -188,6 +214,10 @@ static void child(const struct load_request *r, int fd)
     bool ok = (!r->iso || read_iso(r, h, &kernel, &initrd)) && read_files(r, h, &kernel, &initrd);
     if (ok && !image_kernel_parse(kernel.data, kernel.len, name, &k, &err))
         ok = image_failed(h, &err);
+    if (ok && k.is_multiboot) {
+        h->boot = RUN_BOOT_MULTIBOOT;
+        ok = name_in_front(h, h->kernel[0] ? h->kernel : name);
+    }
     if (ok)
         hand_over(fd, h, &k, &initrd);
     if (!write_at(fd, 0, h, sizeof(*h)))
@@ -202,6 +232,32 @@ static int complain(int status, const char *text)
 {
     fprintf(stderr, "verso: %s\n", text);
     return status;
+}
+
+static bool inside(uint64_t off, uint64_t n, uint64_t len)
+{
+    return off <= len && n <= len - off;
+}
+
+/* Modules and section headers of a Multiboot kernel. */
+static int check_multiboot(const struct handoff *h, const uint8_t *map, size_t len, struct load_guest *out)
+{
+    if (h->module_count > LOAD_MODULES || !inside(h->sections_off, h->sections_len, len) ||
+        h->section_count > h->sections_len / RUN_SECTION_HEADER)
+        return complain(STATUS_IMAGE_FORMAT, "the kernel's sections do not make sense");
+    for (unsigned i = 0; i < h->module_count; i++) {
+        if (!inside(h->module[i].off, h->module[i].len, h->initrd_len) ||
+            !memchr(h->module[i].name, 0, sizeof(h->module[i].name)))
+            return complain(STATUS_IMAGE_FORMAT, "a module does not lie in the file");
+        out->module[i] = (struct run_module){map + h->initrd_off + h->module[i].off, h->module[i].len,
+                                             h->module[i].name};
+    }
+    out->module_count = h->module_count;
+    out->sections = map + h->sections_off;
+    out->sections_len = h->sections_len;
+    out->section_count = h->section_count;
+    out->section_names = h->section_names;
+    return STATUS_OK;
 }
 
 /* Nothing in h is trusted: the child may have been taken over by what it parsed. */
@@ -230,6 +286,7 @@ static int check(const struct handoff *h, const uint8_t *map, size_t len, uint64
     if (h->initrd_len > ram / 2)
         return complain(STATUS_IMAGE_MEMORY,
                         "the initrd takes more than half of the guest's RAM: use a larger -m");
+    out->boot = h->boot == RUN_BOOT_MULTIBOOT ? RUN_BOOT_MULTIBOOT : RUN_BOOT_LINUX;
     out->segment_count = h->segment_count;
     out->entry = h->entry;
     out->setup_header = h->setup_header;
@@ -238,7 +295,7 @@ static int check(const struct handoff *h, const uint8_t *map, size_t len, uint64
     out->initrd_len = h->initrd_len;
     out->cmdline = h->cmdline;
     memcpy(out->title, h->title, sizeof(out->title));
-    return STATUS_OK;
+    return check_multiboot(h, map, len, out);
 }
 
 int load_guest(const struct load_request *r, struct load_guest *out)

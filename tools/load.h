@@ -20,13 +20,19 @@ struct load_request {
     uint64_t ram_bytes;
 };
 
-enum { LOAD_SEGMENTS = 16, LOAD_CMDLINE = 2048 };
+enum { LOAD_SEGMENTS = 16, LOAD_CMDLINE = 2048, LOAD_MODULES = 16, LOAD_NAME = 256 };
 struct load_guest {
+    enum run_boot boot;
     struct run_segment segment[LOAD_SEGMENTS];
     unsigned segment_count;
     uint32_t entry;
     const uint8_t *setup_header, *initrd;
     size_t setup_header_len, initrd_len;
+    struct run_module module[LOAD_MODULES]; /* the initrds, each for itself */
+    unsigned module_count;
+    const uint8_t *sections; /* as run_config.sections */
+    size_t sections_len;
+    uint32_t section_count, section_names;
     const char *cmdline;
     char title[256]; /* what was chosen, for messages */
     void *map;

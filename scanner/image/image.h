@@ -64,9 +64,21 @@ struct image_segment {
     uint32_t flags; /* PF_X 1, PF_W 2, PF_R 4 */
     size_t off;     /* in elf.data */
 };
+/* Flags of a Multiboot header: 0 to 15 must be understood by whoever loads the kernel. */
+enum {
+    IMAGE_MULTIBOOT_PAGE_ALIGN = 1u << 0, /* modules at page boundaries */
+    IMAGE_MULTIBOOT_MEMORY = 1u << 1,     /* amount of memory, and its map if there is one */
+    IMAGE_MULTIBOOT_VIDEO = 1u << 2,      /* refused */
+    IMAGE_MULTIBOOT_ADDRESSES = 1u << 16, /* the header gives load addresses and entry point */
+};
 struct image_kernel {
     struct image_blob elf;     /* the 32-bit ELF inside (vmlinux), decompressed */
     bool is_bzimage, is_multiboot;
+    uint32_t multiboot_flags;  /* IMAGE_MULTIBOOT_*, of the header */
+    /* Multiboot kernels in ELF: the section headers, behind them the sections that no segment loads (symbols, names). In their headers
+     * sh_addr is the offset in this blob; sections with SHF_ALLOC keep their address. Empty: none. */
+    struct image_blob sections;
+    uint32_t section_count, section_names; /* section_names: number of the section that holds their names */
     uint32_t entry;            /* physical address to start at, paging off (ELF e_entry, made physical) */
     struct image_segment seg[16];
     unsigned seg_count;

@@ -98,6 +98,26 @@ const char *packing_name(enum packing p);
 /* Unpacks the first stream of s (its kind is packing_of(s)); *used receives the length of the stream. */
 bool packing_unpack(struct span s, struct image_blob *out, size_t *used, struct image_error *err);
 
+/* -- Multiboot headers (multiboot.c)
+ * -------------------------------------------------------------------------- */
+struct multiboot {
+    uint64_t where; /* of the header in the file */
+    uint32_t flags;
+};
+enum multiboot_header {
+    MULTIBOOT_ABSENT,
+    MULTIBOOT_VALID,   /* *out is filled */
+    MULTIBOOT_DAMAGED, /* the magic number, but the checksum is wrong */
+};
+enum multiboot_header multiboot_find(struct span s, struct multiboot *out);
+/* Refuses what the header requires and Verso cannot give. */
+bool multiboot_accept(const struct multiboot *m, const char *name, struct image_error *err);
+/* The one segment of a kernel whose header gives its addresses (flag 16); *start receives the entry point. */
+bool multiboot_load(struct image_kernel *k, const struct multiboot *m, uint32_t *start, const char *name,
+                    struct image_error *err);
+/* Fills k->sections from the ELF file in k->elf; nothing if it has no usable section headers. */
+bool multiboot_sections(struct image_kernel *k, const char *name, struct image_error *err);
+
 /* -- Boot configurations
  * -------------------------------------------------------------------------------------- */
 struct boot_source {

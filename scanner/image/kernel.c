@@ -1,4 +1,4 @@
-/* scanner/image/kernel.c: kernels: bzImage, ELF, Multiboot.
+/* scanner/image/kernel.c: kernels: bzImage, ELF, Multiboot (whose header is read in multiboot.c).
  *
  * bzImage: Documentation/x86/boot.rst of Linux (boot protocol 2.08 and later: payload_offset,
  * payload_length). What is appended to the ELF file in the payload: arch/x86/boot/compressed/misc.c,
@@ -20,15 +20,13 @@ enum {
     XLOADFLAGS = 0x236,
     PAYLOAD_OFFSET = 0x248,
     PAYLOAD_LENGTH = 0x24C,
-    MULTIBOOT_SEARCH = 8192,
     MAX_WRAPS = 3,
 };
-
-#define MULTIBOOT_MAGIC 0x1BADB002u
 
 void image_kernel_free(struct image_kernel *k)
 {
     image_blob_free(&k->elf);
+    image_blob_free(&k->sections);
     free(k->relocs);
     *k = (struct image_kernel){0};
 }
@@ -80,54 +78,6 @@ static bool parse_elf(struct image_kernel *k, const char *name, uint64_t *end, s
     }
     elf_view_close(&v);
     return ok;
-}
-
-/* -- Multiboot (Multiboot 0.6.96, section 3.1)
- * ---------------------------------------------------------------- */
-
-static bool find_multiboot(struct span s, uint64_t *where)
-{
-    uint32_t magic, flags, sum;
-
-    for (uint64_t off = 0; off + 12 <= MULTIBOOT_SEARCH && span_u32(s, off, &magic); off += 4) {
-        if (magic == MULTIBOOT_MAGIC && span_u32(s, off + 4, &flags) && span_u32(s, off + 8, &sum) &&
-            magic + flags + sum == 0) {
-            *where = off;
-            return true;
-        }
-    }
-    return false;
-}
-
-/* A kernel without ELF headers: the addresses stand in the Multiboot header (flag 16). */
-static bool parse_multiboot_flat(struct image_kernel *k, uint64_t where, const char *name,
-                                 struct image_error *err)
-{
-    struct span s = {k->elf.data, k->elf.len};
-    uint32_t flags, header, load, load_end, bss_end, entry;
-
-    if (!span_u32(s, where + 4, &flags) || (flags & 1u << 16) == 0 || !span_u32(s, where + 12, &header) ||
-        !span_u32(s, where + 16, &load) || !span_u32(s, where + 20, &load_end) ||
-        !span_u32(s, where + 24, &bss_end) || !span_u32(s, where + 28, &entry)) {
-        return image_fail(err, IMAGE_ERR_FORMAT,
-                          "%s: a Multiboot kernel that is no ELF file and gives no load addresses", name);
-    }
-    if (header < load || header - load > where) {
-        return image_fail(err, IMAGE_ERR_FORMAT, "%s: damaged Multiboot header: load address", name);
-    }
-    uint64_t off = where - (header - load);
-    uint64_t size = load_end != 0 ? (uint64_t)load_end - load : s.n - off;
-    if ((load_end != 0 && load_end < load) || !span_has(s, off, size) || load + size > UINT32_MAX) {
-        return image_fail(err, IMAGE_ERR_TRUNCATED, "%s: truncated Multiboot kernel; copy the file again",
-                          name);
-    }
-    uint64_t mem = bss_end > load + size ? (uint64_t)bss_end - load : size;
-    k->seg[k->seg_count++] =
-        (struct image_segment){load, load, (uint32_t)size, (uint32_t)mem, PF_R | PF_W | PF_X, (size_t)off};
-    if (!find_entry(k, entry)) {
-        return image_fail(err, IMAGE_ERR_FORMAT, "%s: damaged Multiboot header: entry point", name);
-    }
-    return true;
 }
 
 /* -- bzImage
@@ -288,20 +238,48 @@ static bool copy_whole(struct image_kernel *k, struct span s, const char *name, 
     return true;
 }
 
+/* The addresses of the header, if it has any, take the place of those of the ELF file (3.1.3). */
+static bool parse_multiboot(struct image_kernel *k, struct span s, const struct multiboot *m, bool elf,
+                            const char *name, struct image_error *err)
+{
+    uint32_t start;
+    uint64_t end;
+
+    k->is_multiboot = true;
+    k->multiboot_flags = m->flags;
+    if (!multiboot_accept(m, name, err) || !copy_whole(k, s, name, err)) {
+        return false;
+    }
+    if (elf && (m->flags & IMAGE_MULTIBOOT_ADDRESSES) == 0) {
+        return parse_elf(k, name, &end, err) && multiboot_sections(k, name, err);
+    }
+    if (!multiboot_load(k, m, &start, name, err)) {
+        return false;
+    }
+    return find_entry(k, start) ||
+           image_fail(err, IMAGE_ERR_FORMAT, "%s: damaged Multiboot header: entry point", name);
+}
+
 static bool parse(struct image_kernel *k, struct span s, const char *name, unsigned wraps,
                   struct image_error *err)
 {
-    uint64_t where, end;
+    bool elf = span_starts(s, ELFMAG, SELFMAG);
+    uint64_t end;
 
-    k->is_multiboot = find_multiboot(s, &where);
-    if (span_starts(s, ELFMAG, SELFMAG)) {
-        return copy_whole(k, s, name, err) && parse_elf(k, name, &end, err);
-    }
-    if (is_bzimage(s)) {
+    if (!elf && is_bzimage(s)) {
         return parse_bzimage(k, s, name, err);
     }
-    if (k->is_multiboot) {
-        return copy_whole(k, s, name, err) && parse_multiboot_flat(k, where, name, err);
+    struct multiboot m;
+    enum multiboot_header header = multiboot_find(s, &m);
+    if (header == MULTIBOOT_VALID) {
+        return parse_multiboot(k, s, &m, elf, name, err);
+    }
+    if (header == MULTIBOOT_DAMAGED) {
+        return image_fail(err, IMAGE_ERR_FORMAT,
+                          "%s: damaged Multiboot header: wrong checksum; build or copy the kernel again", name);
+    }
+    if (elf) {
+        return copy_whole(k, s, name, err) && parse_elf(k, name, &end, err);
     }
     if (packing_of(s) != PACKING_NONE && wraps < MAX_WRAPS) {
         struct image_error inner = {0};
