@@ -55,9 +55,13 @@ void emu_refresh(struct emu *e)
     e->smask = c->seg[SCAN_SS].attr & SEG_DB ? 0xFFFFFFFFu : 0xFFFFu;
     e->user = c->cpl == 3;
     e->align = e->user && (c->cr0 & CPU_CR0_AM) && (c->eflags_sys & CPU_AC);
-    e->bp_data = false;
-    for (unsigned i = 0; i < 4 && (c->dr[7] & 0xFF); i++)
-        e->bp_data |= (c->dr[7] >> 2 * i & 3) && (c->dr[7] >> (16 + 4 * i) & 1);
+    e->bp_data = e->bp_port = false;
+    for (unsigned i = 0; i < 4 && (c->dr[7] & 0xFF); i++) {
+        bool on = c->dr[7] >> 2 * i & 3;
+        unsigned kind = c->dr[7] >> (16 + 4 * i) & 3;
+        e->bp_data |= on && (kind & 1);
+        e->bp_port |= on && kind == 2 && (c->cr4 & CPU_CR4_DE);
+    }
     e->tlb = e->bp_data ? no_tlb : e->vm->tlb[e->user];
 }
 
@@ -65,12 +69,12 @@ static void init(struct emu *e, struct vm *vm)
 {
     e->vm = vm;
     e->c = vm->cpu;
-    e->attn = e->stop = e->segs = e->keep_rf = e->no_trap = false;
+    e->attn = e->stop = e->segs = e->keep_rf = e->no_trap = e->mid_rep = false;
     e->new_shadow = 0;
     e->db_bits = 0;
     e->result = EMU_OK;
     e->ext = 0;
-    e->snap_on = e->fpu_hidden = false;
+    e->snap_on = e->fpu_hidden = e->breakpoint = false;
     e->count = 0;
     e->esp0 = vm->cpu->gpr[CPU_ESP];
     emu_refresh(e);
@@ -276,6 +280,8 @@ static void deliver_once(struct emu *e, unsigned vector, enum emu_int_kind kind,
     emu_snap(e);
     e->next = e->c->eip;
     e->ext = 1;
+    if (vector == CPU_EXC_DB && kind != EMU_INT_EXTERNAL)
+        e->c->dr[7] &= ~DR7_GD; /* so that the handler may use the registers (SDM vol. 3, 17.2.4) */
     emu_int(e, vector, kind, has_error, error, e->c->eip);
     e->snap_on = false;
     e->ext = 0;
@@ -298,17 +304,42 @@ static bool try_deliver(struct emu *e, const struct event *ev)
     return true;
 }
 
+/* The pending bits of a data breakpoint hit by MOV SS or POP SS wait in the shadow word for the instruction
+ * after it. */
+#define SHADOW_DB(shadow) ((shadow) >> 8 & 15)
+
+/* What debug exceptions leave in DR6 (SDM vol. 3, 17.2.3): bits 0 to 3 anew, the others stay until software
+ * clears them. */
+static void note_debug(struct emu *e)
+{
+    struct cpu *c = e->c;
+    c->dr[6] = (c->dr[6] & ~15u) | e->db_bits;
+    e->db_bits = 0;
+}
+
 /* Delivers, and what comes up while delivering, until something arrives or nothing is left (SDM vol. 3, table
  * 6-5). */
 static enum emu_result deliver(struct emu *e, unsigned vector, enum emu_int_kind kind, bool has_error,
                                uint32_t error)
 {
     struct event ev = {vector, kind, has_error, error};
+    /* What MOV SS held back comes after the transfer, if the next instruction makes one (vol. 3, 6.8.3). */
+    e->db_bits |= SHADOW_DB(e->c->shadow);
     e->segs = true;
     e->c->halted = 0;
     if (kind == EMU_INT_EXCEPTION || kind == EMU_INT_TRAP)
         vm_exception(e->vm, vector, has_error, error);
-    while (!try_deliver(e, &ev)) {
+    for (;;) {
+        if (try_deliver(e, &ev)) {
+            if (!e->db_bits)
+                break;
+            /* The T bit of a task entered, or a data breakpoint on the stack used: reported in front of the
+             * handler (SDM vol. 3, 17.3.1.2 and 17.3.1.5). */
+            note_debug(e);
+            ev = (struct event){CPU_EXC_DB, EMU_INT_TRAP, false, 0};
+            vm_exception(e->vm, ev.vector, ev.has_error, ev.error);
+            continue;
+        }
         bool exception = ev.kind == EMU_INT_EXCEPTION || ev.kind == EMU_INT_TRAP;
         e->ext = 0;
         if (e->snap_on)
@@ -379,7 +410,8 @@ bool emu_load_segment(struct vm *vm, unsigned seg, uint16_t sel, unsigned *vecto
 
 /* -- The loop ---------------------------------------------------------------------------------------- */
 
-/* Instruction breakpoints (SDM vol. 3, 17.3.1.1): before the instruction, unless RF. */
+/* Instruction breakpoints (SDM vol. 3, 17.3.1.1): before the instruction, unless RF. Faults, but the image of
+ * EFLAGS has RF as it was: the handler is to set it. */
 static void check_breakpoints(struct emu *e)
 {
     struct cpu *c = e->c;
@@ -388,15 +420,12 @@ static void check_breakpoints(struct emu *e)
         if ((c->dr[7] >> 2 * i & 3) && !(c->dr[7] >> (16 + 4 * i) & 3) && c->dr[i] == lin)
             hit |= 1u << i;
     if (hit && !(c->eflags_sys & CPU_RF) && !(c->shadow & CPU_SHADOW_MOVSS)) {
-        c->dr[6] = (c->dr[6] & ~15u) | hit;
-        c->dr[7] &= ~(1u << 13); /* GD is cleared on entry to the handler */
+        e->db_bits = hit;
+        note_debug(e);
+        e->breakpoint = true;
         emu_raise(e, CPU_EXC_DB, false, 0);
     }
 }
-
-/* The pending bits of a data breakpoint hit by MOV SS or POP SS wait in the shadow word for the instruction
- * after it. */
-#define SHADOW_DB(shadow) ((shadow) >> 8 & 15)
 
 /* After an instruction: interrupt shadows, RF, data breakpoints, single step. True: a trap is to be
  * delivered. */
@@ -411,18 +440,17 @@ static bool after(struct emu *e, uint32_t flags_before)
     }
     if (!e->keep_rf)
         c->eflags_sys &= ~(uint32_t)CPU_RF;
+    else if (e->mid_rep) /* between two elements of a repeat (SDM vol. 3, 17.3.1.1) */
+        c->eflags_sys |= CPU_RF;
     if (c->shadow &
         CPU_SHADOW_MOVSS) /* SDM vol. 3, 6.8.3: data breakpoints are held back, the single step is lost */
         c->shadow |= (e->db_bits & 15) << 8, e->db_bits = 0;
     else if ((flags_before & CPU_TF) && !e->no_trap)
         e->db_bits |= 1u << 14;
     bool trap = e->db_bits != 0;
-    if (trap) {
-        c->dr[6] = (c->dr[6] & ~15u) | e->db_bits;
-        c->dr[7] &= ~(1u << 13);
-        e->db_bits = 0;
-    }
-    e->attn = e->keep_rf = e->no_trap = false;
+    if (trap)
+        note_debug(e);
+    e->attn = e->keep_rf = e->no_trap = e->mid_rep = false;
     e->new_shadow = 0;
     return trap;
 }
@@ -439,7 +467,9 @@ static enum emu_result loop(struct emu *e, unsigned n, volatile int *stop)
             c->gpr[CPU_ESP] = e->esp0;
         e->count++;
         emu_refresh(e);
-        return deliver(e, e->vector, is_trap(e->vector) ? EMU_INT_TRAP : EMU_INT_EXCEPTION, e->has_error,
+        e->db_bits = 0; /* of accesses that come again */
+        return deliver(e, e->vector,
+                       is_trap(e->vector) || e->breakpoint ? EMU_INT_TRAP : EMU_INT_EXCEPTION, e->has_error,
                        e->error);
     }
     for (;;) {

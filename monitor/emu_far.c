@@ -39,15 +39,27 @@ static bool stack_room(const struct emu *e, const struct cpu_seg *s, uint32_t of
     return last <= s->limit || s->limit == 0xFFFFFFFFu;
 }
 
-/* Checks and writes the frame; returns the new stack pointer. */
-static uint32_t frame_write(struct emu *e, const struct frame *f)
+/* #SS if the frame does not fit: before EIP is compared with the limit of the new code segment (SDM vol. 2,
+ * CALL and INT n). */
+static void frame_check(struct emu *e, const struct frame *f)
 {
     uint32_t mask = stack_mask(f->ss);
     for (unsigned i = 1; i <= f->n; i++)
         if (!stack_room(e, f->ss, (f->sp - i * f->size) & mask, f->size))
             emu_sel_fault(e, CPU_EXC_SS, f->fault_sel);
-    for (unsigned i = 1; i <= f->n; i++)
-        emu_lin_probe(e, f->ss->base + ((f->sp - i * f->size) & mask), f->size, true, f->user);
+}
+
+/* Checks and writes the frame; returns the new stack pointer. */
+static uint32_t frame_write(struct emu *e, const struct frame *f)
+{
+    uint32_t mask = stack_mask(f->ss);
+    frame_check(e, f);
+    for (unsigned i = 1; i <= f->n; i++) {
+        uint32_t lin = f->ss->base + ((f->sp - i * f->size) & mask);
+        if (f->user && e->align)
+            emu_check_align(e, lin, f->size);
+        emu_lin_probe(e, lin, f->size, true, f->user);
+    }
     for (unsigned i = 1; i <= f->n; i++)
         emu_lin_write(e, f->ss->base + ((f->sp - i * f->size) & mask), f->size, f->v[i - 1], f->user);
     return (f->sp & ~mask) | ((f->sp - f->n * f->size) & mask);
@@ -212,9 +224,10 @@ static void call_gate_inner(struct emu *e, const struct emu_desc *gate, uint16_t
         frame_add(&f, args[i - 1]);
     frame_add(&f, c->seg[SCAN_CS].sel);
     frame_add(&f, e->next);
-    uint32_t sp = frame_write(e, &f);
+    frame_check(e, &f);
     if (eip > desc_limit(code))
         emu_gp0(e);
+    uint32_t sp = frame_write(e, &f);
     enter_inner(e, &s, sp, dpl);
     set_cs(e, cs, code, dpl, eip);
 }
@@ -239,14 +252,15 @@ static void call_gate(struct emu *e, const struct emu_desc *gate, bool call)
         return;
     }
     uint32_t sp = c->gpr[CPU_ESP];
-    if (call) {
-        struct frame f = frame_here(e, wide ? 4 : 2);
-        frame_add(&f, c->seg[SCAN_CS].sel);
-        frame_add(&f, e->next);
-        sp = frame_write(e, &f);
-    }
+    struct frame f = frame_here(e, wide ? 4 : 2);
+    frame_add(&f, c->seg[SCAN_CS].sel);
+    frame_add(&f, e->next);
+    if (call)
+        frame_check(e, &f);
     if (eip > desc_limit(&d))
         emu_gp0(e);
+    if (call)
+        sp = frame_write(e, &f);
     set_cs(e, cs, &d, c->cpl, eip);
     c->gpr[CPU_ESP] = sp;
 }
@@ -320,15 +334,16 @@ void emu_far_call(struct emu *e, uint16_t sel, uint32_t off, unsigned opsize)
     struct frame f = frame_here(e, opsize);
     frame_add(&f, c->seg[SCAN_CS].sel);
     frame_add(&f, e->next);
+    frame_check(e, &f);
     if (emu_real(e)) {
         limit_real(e, off);
         c->gpr[CPU_ESP] = frame_write(e, &f);
         set_cs_real(e, sel, off);
         return;
     }
-    uint32_t sp = frame_write(e, &f);
     if (off > desc_limit(&d))
         emu_gp0(e);
+    uint32_t sp = frame_write(e, &f);
     set_cs(e, sel, &d, c->cpl, off);
     c->gpr[CPU_ESP] = sp;
 }
@@ -551,9 +566,9 @@ static void int_real(struct emu *e, unsigned vector, uint32_t return_eip)
     frame_add(&f, cpu_eflags(c));
     frame_add(&f, c->seg[SCAN_CS].sel);
     frame_add(&f, return_eip);
-    uint32_t sp = frame_write(e, &f);
+    frame_check(e, &f);
     limit_real(e, v & 0xFFFF);
-    c->gpr[CPU_ESP] = sp;
+    c->gpr[CPU_ESP] = frame_write(e, &f);
     set_cs_real(e, (uint16_t)(v >> 16), v & 0xFFFF);
     cpu_set_eflags(c, cpu_eflags(c) & ~(uint32_t)(CPU_IF | CPU_TF | CPU_AC | CPU_RF));
     emu_refresh(e);
@@ -600,6 +615,7 @@ static void int_inner(struct emu *e, struct gate *g, uint32_t flags, bool has_er
     frame_add(&f, return_eip);
     if (has_error)
         frame_add(&f, error);
+    frame_check(e, &f);
     if (g->eip > desc_limit(&g->code))
         emu_sel_fault(e, CPU_EXC_GP, 0);
     uint32_t sp = frame_write(e, &f);
@@ -625,6 +641,7 @@ static void int_same(struct emu *e, struct gate *g, uint32_t flags, bool has_err
     frame_add(&f, return_eip);
     if (has_error)
         frame_add(&f, error);
+    frame_check(e, &f);
     if (g->eip > desc_limit(&g->code))
         emu_sel_fault(e, CPU_EXC_GP, 0);
     uint32_t sp = frame_write(e, &f);

@@ -750,26 +750,27 @@ static void op_popa(struct emu *e, const struct dinsn *d)
             reg_set(c, 7 - i, size, v[i]);
     sp_set(e, c->gpr[CPU_ESP] + 8 * size);
 }
-/* SDM vol. 2, ENTER. The frame is probed first: nothing is written if any of it faults. */
+/* SDM vol. 2, ENTER. All of it is probed first: nothing is written if any of it faults. Then one after the
+ * other, since the frame pointers that are copied may lie where the first ones go. */
 static void op_enter(struct emu *e, const struct dinsn *d)
 {
     struct cpu *c = e->c;
-    unsigned size = d->i.opsize, level = emu_imm2(d) & 31;
-    uint32_t v[33], bp = c->gpr[CPU_EBP], sp = c->gpr[CPU_ESP], alloc = d->i.imm & 0xFFFF, n = 0,
-                    frame = sp - size, end;
-    v[n++] = bp;
+    unsigned size = d->i.opsize, level = emu_imm2(d) & 31, n = level ? level + 1 : 1;
+    uint32_t bp = c->gpr[CPU_EBP], sp = c->gpr[CPU_ESP];
+    uint32_t frame = (sp & ~e->smask) | ((sp - size) & e->smask), end = sp - n * size - (d->i.imm & 0xFFFF);
     for (unsigned i = 1; i < level; i++)
-        v[n++] = emu_ld(e, SCAN_SS, (bp - i * size) & e->smask, size);
-    if (level)
-        v[n++] = size == 2 ? frame & 0xFFFF : (sp & ~e->smask) | (frame & e->smask);
-    for (unsigned i = 0; i < n; i++)
-        emu_st_probe(e, SCAN_SS, (sp - (i + 1) * size) & e->smask, size);
-    end = sp - n * size - alloc;
+        (void)emu_ld(e, SCAN_SS, (bp - i * size) & e->smask, size);
+    for (unsigned i = 1; i <= n; i++)
+        emu_st_probe(e, SCAN_SS, (sp - i * size) & e->smask, size);
     emu_st_probe(e, SCAN_SS, end & e->smask, 1); /* #PF or #SS if the new top cannot be written */
-    for (unsigned i = 0; i < n; i++)
-        emu_st(e, SCAN_SS, (sp - (i + 1) * size) & e->smask, size, v[i]);
+    emu_st(e, SCAN_SS, (sp - size) & e->smask, size, bp);
+    for (unsigned i = 1; i < level; i++)
+        emu_st(e, SCAN_SS, (sp - (i + 1) * size) & e->smask, size,
+               emu_ld(e, SCAN_SS, (bp - i * size) & e->smask, size));
+    if (level)
+        emu_st(e, SCAN_SS, (sp - n * size) & e->smask, size, frame);
     sp_set(e, end);
-    reg_set(c, CPU_EBP, size, (sp & ~e->smask) | (frame & e->smask));
+    reg_set(c, CPU_EBP, size, frame);
 }
 static void op_leave(struct emu *e, const struct dinsn *d)
 {

@@ -58,9 +58,12 @@ struct emu {
     bool segs;    /* seg[], cpl or mode changed */
     bool keep_rf; /* RF was loaded, or the instruction is not complete */
     bool no_trap; /* no single-step trap after this instruction */
+    bool mid_rep; /* a repeat has elements left */
+    bool breakpoint; /* the fault is an instruction breakpoint */
     uint8_t new_shadow;
     uint32_t db_bits; /* DR6 bits of a data or I/O breakpoint hit, to be reported after the instruction */
     bool bp_data;     /* data breakpoints are armed */
+    bool bp_port;     /* port breakpoints are */
     enum emu_result result;
     /* Fault */
     unsigned vector;
@@ -334,6 +337,8 @@ void emu_task_switch(struct emu *e, uint16_t sel, struct emu_desc *d, enum emu_t
 /* POPF and IRET: stores the bits of v that mask lets through. */
 void emu_put_flags(struct emu *e, uint32_t v, uint32_t mask);
 bool emu_load_pdptes(struct emu *e, uint32_t cr3); /* false: reserved bits */
+
+#define DR7_GD (1u << 13)
 
 static inline bool emu_real(const struct emu *e)
 {

@@ -27,7 +27,7 @@ static struct run begin(struct emu *e, const struct dinsn *d)
     r.rep = d->i.prefixes & (SCAN_PFX_REP | SCAN_PFX_REPNE);
     r.count = r.rep ? c->gpr[CPU_ECX] & r.mask : 1;
     /* Single-stepping and data breakpoints see every element (SDM vol. 3, 17.3.1.4). */
-    uint32_t most = (c->eflags_sys & CPU_TF) || e->bp_data ? 1 : BURST;
+    uint32_t most = (c->eflags_sys & CPU_TF) || e->bp_data || e->bp_port ? 1 : BURST;
     if (r.count > most)
         r.count = most;
     return r;
@@ -55,7 +55,7 @@ static void end(struct emu *e, const struct run *r)
 {
     if (r->rep && (e->c->gpr[CPU_ECX] & r->mask)) {
         e->next = e->c->eip;
-        e->keep_rf = true;
+        e->keep_rf = e->mid_rep = true;
         e->attn = true;
         e->new_shadow = 0;
     }
@@ -181,9 +181,8 @@ static void op_ins(struct emu *e, const struct dinsn *d)
     struct cpu *c = e->c;
     struct run r = begin(e, d);
     uint16_t port = (uint16_t)c->gpr[CPU_EDX];
-    if (r.size > 4)
-        r.size = 4;
-    emu_io_check(e, port, r.size);
+    if (r.count) /* a repeat of zero times does nothing at all */
+        emu_io_check(e, port, r.size);
     for (; r.count; r.count--) {
         uint32_t di = c->gpr[CPU_EDI] & r.mask;
         emu_st_probe(e, SCAN_ES, di, r.size); /* nothing is taken from the port if the store would fault */
@@ -203,7 +202,8 @@ static void op_outs(struct emu *e, const struct dinsn *d)
     struct cpu *c = e->c;
     struct run r = begin(e, d);
     uint16_t port = (uint16_t)c->gpr[CPU_EDX];
-    emu_io_check(e, port, r.size);
+    if (r.count)
+        emu_io_check(e, port, r.size);
     for (; r.count; r.count--) {
         uint32_t v = emu_ld(e, r.src, c->gpr[CPU_ESI] & r.mask, r.size);
         vm_port_access(e->vm, port, r.size, v, true);

@@ -353,8 +353,9 @@ static void op_lar_lsl(struct emu *e, const struct dinsn *d)
     bool lsl = d->i.opcode == 3;
     need_protected(e);
     uint16_t sel = (uint16_t)rm_get(e, d, 2);
+    bool readable = (sel & ~3u) && emu_read_desc(e, sel, &desc); /* may fault: the flag comes after it */
     c->arith &= ~(uint32_t)CPU_ZF;
-    if (!(sel & ~3u) || !emu_read_desc(e, sel, &desc))
+    if (!readable)
         return;
     unsigned attr = desc_attr(&desc), dpl = seg_dpl(attr), type = attr & 0x1F;
     bool conforming = (attr & 0x1C) == 0x1C;
@@ -452,6 +453,7 @@ static void set_cr4(struct emu *e, uint32_t v)
     c->cr4 = v;
     if (changed & (CPU_CR4_PSE | CPU_CR4_PAE | CPU_CR4_PGE))
         flush(e, VM_FLUSH_ALL);
+    emu_refresh(e); /* DE */
     emu_stop(e);
 }
 
@@ -506,9 +508,8 @@ static void op_mov_dr(struct emu *e, const struct dinsn *d)
         n += 2;
     }
     need_cpl0(e);
-    if (c->dr[7] & 1u << 13) { /* GD */
-        c->dr[7] &= ~(1u << 13);
-        c->dr[6] |= 1u << 13;
+    if (c->dr[7] & DR7_GD) {
+        c->dr[6] |= 1u << 13; /* BD */
         emu_raise(e, CPU_EXC_DB, false, 0);
     }
     if (d->i.opcode == 0x21) {
@@ -519,7 +520,7 @@ static void op_mov_dr(struct emu *e, const struct dinsn *d)
     if (n == 6)
         v = (v & 0xE00F) | 0xFFFF0FF0u;
     else if (n == 7)
-        v = (v & 0xFFFF2BFFu) | 0x400;
+        v = (v & 0xFFFF23FFu) | 0x400; /* bits 11, 12, 14 and 15 are zero, 10 is one (SDM vol. 3, 17.2.4) */
     c->dr[n] = v;
     emu_refresh(e);
     emu_stop(e);
@@ -792,7 +793,7 @@ void emu_io_check(struct emu *e, uint16_t port, unsigned size)
         if (bits & ((1u << size) - 1))
             emu_gp0(e);
     }
-    if (unlikely((c->cr4 & CPU_CR4_DE) && (c->dr[7] & 0xFF)))
+    if (unlikely(e->bp_port))
         io_watch(e, port, size);
 }
 
