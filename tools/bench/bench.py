@@ -58,8 +58,8 @@ def matches(name, patterns):
 class Console:
     """The lines of a guest or native run, read as they come."""
 
-    def __init__(self, who, argv, log):
-        self.who, self.log = who, log
+    def __init__(self, who, argv, log, cpu=False):
+        self.who, self.log, self.cpu = who, log, cpu
         self.rows, self.checks, self.clock, self.notes = {}, {}, {}, []
         self.up = None
         self.started = time.monotonic()
@@ -77,17 +77,20 @@ class Console:
             if not word:
                 continue
             if word[0] == "I" and word[1:] == ["up"]:
-                self.up = now - self.started
+                self.up = cpu_ns(self.process.pid) / 1e9 if self.cpu else now - self.started
                 if on_up:
                     on_up(self.process.pid)
             elif word[0] == "I" and word[1:] == ["end"]:
                 ended = True
             elif word[0] == "B" and len(word) == 2:
-                begun[word[1]] = now
+                begun[word[1]] = now, self.cpu and cpu_ns(self.process.pid)
             elif word[0] == "E":
                 self.notes.append(f"{self.who}: {line[2:]}")
-            elif word[0] == "R" and len(word) == 6 and word[1] in begun:
-                self.take(word, now - begun[word[1]])
+            elif word[0] == "R" and len(word) == 7 and word[1] in begun:
+                at, used = begun[word[1]]
+                self.take(word, now - at)
+                if self.cpu:
+                    self.rows[word[1]] = (cpu_ns(self.process.pid) - used) / int(word[6])
         signal.alarm(0)
         status = self.process.wait()
         if status or (self.up is not None and not ended):
@@ -101,6 +104,18 @@ class Console:
         self.clock[name] = rate
         self.rows[name] = ns * (rate if abs(rate - 1) > CLOCK_TOLERANCE else 1)
         self.checks[name] = word[5]
+
+
+def cpu_ns(pid):
+    """CPU time of all threads of a process."""
+    total = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{task}/schedstat", encoding="ascii") as f:
+                total += int(f.read().split()[0])
+        except FileNotFoundError:
+            pass
+    return total
 
 
 class Bench:
@@ -128,7 +143,7 @@ class Bench:
         argv = [self.o.verso, "run", "--kernel", self.o.kernel, "--initrd", os.path.join(self.o.work, "initrd.gz"),
                 "--append", self.append(rows, ms), "-m", f"{self.o.memory}M", "--cache", os.path.join(self.o.work, cache),
                 "--no-stdin", "--stats=json", "--stats-to", stats, *extra]
-        console = Console("verso", argv, self.log).read(on_up)
+        console = Console("verso", argv, self.log, self.o.cpu).read(on_up)
         try:
             with open(stats, encoding="utf-8") as f:
                 console.stats = json.load(f)
@@ -139,10 +154,10 @@ class Bench:
     def tcg(self, rows, ms):
         argv = ["qemu-system-i386", "-accel", "tcg", "-m", str(self.o.memory), "-smp", "1", "-nographic", "-no-reboot",
                 "-kernel", self.o.kernel, "-initrd", os.path.join(self.o.work, "initrd.gz"), "-append", self.append(rows, ms)]
-        return Console("tcg", argv, self.log).read()
+        return Console("tcg", argv, self.log, self.o.cpu).read()
 
     def native(self, rows, ms):
-        return Console("native", [os.path.join(self.o.work, "bench-64"), str(ms), rows], self.log).read()
+        return Console("native", [os.path.join(self.o.work, "bench-64"), str(ms), rows], self.log, self.o.cpu).read()
 
     def store(self, machine, console):
         self.notes += console.notes
@@ -150,7 +165,7 @@ class Bench:
             self.add(machine, row, value)
             self.checks.setdefault(row, {}).setdefault(console.checks[row], set()).add(machine)
             rate = console.clock[row]
-            if abs(rate - 1) > CLOCK_TOLERANCE:
+            if abs(rate - 1) > CLOCK_TOLERANCE and not self.o.cpu:
                 self.notes.append(f"{machine}: {row}: guest clock {rate:.3f} of the host's, corrected")
 
     # -- What is measured
@@ -378,6 +393,8 @@ def parse():
     p.add_argument("--flavour", default="686", choices=["686", "686-pae"], help="the guest's kernel (686)")
     p.add_argument("--append", default="", help="added to the guest's command line")
     p.add_argument("--without", action="append", default=[], choices=["tcg", "native"], help="leave a machine out")
+    p.add_argument("--cpu", action="store_true", help="on a busy machine: figures are CPU time of the machine's process, all units of a "
+                   "row together, the first included. Native rows of processes and threads miss their children's")
     p.add_argument("--csv", help="where the figures go (bench.csv in the work folder)")
     p.add_argument("--svg", help="where the plot goes (bench.svg in the work folder)")
     p.add_argument("--verso", help=argparse.SUPPRESS)

@@ -104,8 +104,9 @@ static uint32_t methods(uint32_t n)
 static uint32_t interpreter(uint32_t n)
 {
     enum { PUSH, ADD, XOR, DUP, SWAP, ROT, MUL, LOOP, END };
-    static const uint8_t program[] = {PUSH, 7,    ADD, DUP, ROT, PUSH, 13,  MUL,  XOR,
-                                      SWAP, PUSH, 3,   ADD, DUP, XOR,  ADD, LOOP, END};
+    /* As many values come as go: the stack is as deep after each round. */
+    static const uint8_t program[] = {PUSH, 7,   ADD, DUP, ROT, PUSH, 13,   MUL,  XOR, SWAP,
+                                      PUSH, 3,   ADD, DUP, ROT, ADD,  SWAP, LOOP, END};
     uint32_t out = 0;
     while (n--) {
         uint32_t stack[16] = {1, 2, 3}, *sp = stack + 3, loops = 400;

@@ -1,8 +1,9 @@
 /* tools/bench/guest/main.c: measures the rows whose names match, one line each.
  *
  * B NAME                                       a row begins
- * R NAME BEST_NS FIRST_NS TOTAL_NS CHECK       its best batch per unit, its first unit, time spent, checksum
- * of a unit U NAME                                       this machine has no such thing
+ * R NAME BEST_NS FIRST_NS TOTAL_NS CHECK UNITS   its best batch per unit, its first unit, time spent, checksum
+ *                                              of a unit, units done in all
+ * U NAME                                       this machine has no such thing
  *
  * A reader with a clock of its own compares TOTAL_NS with the time between the two lines: a guest whose clock
  * is wrong is found out.
@@ -43,10 +44,11 @@ static uint64_t timed(bench_fn *run, uint32_t n, uint32_t *check)
 
 /* Units that take about BATCH_NS; how long setting up takes is not known, so the whole time bounds it as
  * well. */
-static uint32_t calibrate(bench_fn *run, uint64_t budget)
+static uint32_t calibrate(bench_fn *run, uint64_t budget, uint64_t *units)
 {
     uint32_t n = 1, check;
     for (;;) {
+        *units += n;
         uint64_t t0 = bench_now_ns(), t = timed(run, n, &check), whole = bench_now_ns() - t0;
         if (t >= BATCH_NS || whole >= budget / BATCH_MIN || n >= 1u << 28)
             return n;
@@ -65,18 +67,20 @@ static void measure(const struct bench *b, uint64_t budget)
         printf("U %s\n", b->name);
         return;
     }
-    uint32_t n = calibrate(b->run, budget);
+    uint64_t units = 1;
+    uint32_t n = calibrate(b->run, budget, &units);
     double best = 0;
     for (unsigned i = 0; i < BATCH_MIN || bench_now_ns() - start < budget; i++) {
         double t = (double)timed(b->run, n, &again) / n;
+        units += n;
         best = i && best < t ? best : t;
         if (again != check) {
             printf("E %s: checksum %08x, then %08x\n", b->name, check, again);
             return;
         }
     }
-    printf("R %s %.2f %llu %llu %08x\n", b->name, best, (unsigned long long)first,
-           (unsigned long long)(bench_now_ns() - start), check);
+    printf("R %s %.2f %llu %llu %08x %llu\n", b->name, best, (unsigned long long)first,
+           (unsigned long long)(bench_now_ns() - start), check, (unsigned long long)units);
 }
 
 static bool wanted(const char *name, const char *patterns)
@@ -104,7 +108,7 @@ static int time_command(const char *name, char **argv)
     if (status)
         printf("E %s: status %x\n", name, (unsigned)status);
     else
-        printf("R %s %llu %llu %llu 00000000\n", name, (unsigned long long)t, (unsigned long long)t,
+        printf("R %s %llu %llu %llu 00000000 1\n", name, (unsigned long long)t, (unsigned long long)t,
                (unsigned long long)t);
     return status != 0;
 }
