@@ -3,6 +3,28 @@
 
 #include "scanner/scan.h"
 
+/* The manual's recommended forms (SDM vol. 2, NOP, table 4-12). */
+void emit_nop(struct emit *e, unsigned n)
+{
+    static const uint8_t form[10][9] = {{0},
+                                        {0x90},
+                                        {0x66, 0x90},
+                                        {0x0F, 0x1F, 0x00},
+                                        {0x0F, 0x1F, 0x40, 0x00},
+                                        {0x0F, 0x1F, 0x44, 0x00, 0x00},
+                                        {0x66, 0x0F, 0x1F, 0x44, 0x00, 0x00},
+                                        {0x0F, 0x1F, 0x80, 0x00, 0x00, 0x00, 0x00},
+                                        {0x0F, 0x1F, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00},
+                                        {0x66, 0x0F, 0x1F, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00}};
+
+    while (n) {
+        unsigned len = n < 9 ? n : 9;
+        emit_bytes(e, form[len], len);
+        n -= len;
+    }
+}
+
+
 void emit_opcode(struct emit *e, unsigned map, unsigned opcode)
 {
     if (map != SCAN_MAP_1B)

@@ -66,6 +66,8 @@ static inline void emit_bytes(struct emit *e, const void *b, size_t n)
     e->p += n;
 }
 
+/* n bytes that do nothing, in as few instructions as their lengths of at most 9 allow. */
+void emit_nop(struct emit *e, unsigned n);
 /* Escape bytes and opcode. map as enum SCAN_MAP_*. */
 void emit_opcode(struct emit *e, unsigned map, unsigned opcode);
 /* [REX] opcode ModRM [SIB] [disp]: reg and a memory operand. rex_w 0 or 1. */

@@ -396,6 +396,8 @@ static void digit(struct context *c, const struct scan_insn *i, struct op_row ro
 /* No operand that moves. F3 90 is PAUSE: the one prefix that means something here. */
 static void copy(struct context *c, const struct scan_insn *i)
 {
+    if (i->map == SCAN_MAP_1B && i->opcode == 0x90 && !(i->prefixes & SCAN_PFX_REP)) /* NOP: nothing but its entry */
+        return;
     put_prefixes(c, i, i->map == SCAN_MAP_1B && i->opcode == 0x90);
     emit_opcode(&c->e, i->map, i->opcode);
     put_imm(c, i);
@@ -448,6 +450,8 @@ static void lea(struct context *c, const struct scan_insn *i)
 
     if (i->adsize != 4 || !scan_has_mem(i))
         emulate(c, i);
+    else if (i->opsize == 4 && a.index == HOST_NONE && a.disp == 0 && a.base == host_gpr(scan_modrm_reg(i)))
+        ; /* LEA r, [r]: how assemblers fill; the upper half is zero as it is */
     else
         emit_lea(&c->e, i->opsize, host_gpr(scan_modrm_reg(i)), a.base, a.index, a.scale, a.disp);
 }

@@ -80,6 +80,7 @@ static bool set_allowed(ZydisISASet s)
     case ZYDIS_ISA_SET_PENTIUMREAL:
     case ZYDIS_ISA_SET_PENTIUMMMX:
     case ZYDIS_ISA_SET_PPRO:
+    case ZYDIS_ISA_SET_FAT_NOP:
     case ZYDIS_ISA_SET_CMOV:
     case ZYDIS_ISA_SET_FCMOV:
     case ZYDIS_ISA_SET_X87:
