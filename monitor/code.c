@@ -30,7 +30,6 @@
 #include "monitor/profile.h"
 
 #define LINEAR_PAGES     (1u << 20)
-#define PAGE_HASH        16384u
 #define THUNK_HASH       65536u
 #define LINK_MAX         (1u << 20)
 #define CODE_AHEAD       (2ull << 20)
@@ -38,14 +37,12 @@
 #define NO_ENTRY         UINT16_MAX
 #define INST_HASH        65536u
 #define THUNK_BYTES      ((uint64_t)THUNK_MAX * THUNK_SIZE)
-/* Bits of vm.code_pages[]. */
-#define CODE_PAGE_VERSO 1u
-#define CODE_PAGE_UNIT  2u /* holds a part of a page-straddling instruction */
 
 struct thunk {
     uint32_t eip;
-    struct inst *inst;                   /* NULL: leaves to the emulator (code_force_emulation) */
+    struct inst *inst;                   /* NULL: leaves to the emulator */
     uint32_t next_of_inst, next_in_hash; /* + 1 */
+    bool check;                          /* begins with the check of r8d */
 };
 
 struct link_rec {
@@ -65,7 +62,7 @@ static void set_bit(uint8_t *map, unsigned i)
 }
 
 /* The tables of this file: reserved at their greatest size, touched as they fill. */
-#define ARRAYS 10u
+#define ARRAYS 11u
 struct array {
     void **at;
     size_t bytes;
@@ -88,6 +85,7 @@ static void arrays(struct machine *m, struct array out[ARRAYS])
         ARRAY(link_by_page[0], LINEAR_PAGES),
         ARRAY(link_by_page[1], LINEAR_PAGES),
         ARRAY(inst_at, LINEAR_PAGES),
+        ARRAY(smc, m->ram_pages),
     };
 #undef ARRAY
     memcpy(out, all, sizeof(all));
@@ -200,6 +198,16 @@ static void kill_thunk(struct machine *m, uint32_t n)
 {
     uint64_t off = (uint64_t)n * THUNK_SIZE;
     put32(m, off + 26, (uint32_t)((off + 15) - (off + 30)));
+}
+
+/* mov r8d,eip; mov r10d,pfn; jmp [RUN]: right in any window, since the emulator looks for itself. */
+static void write_run_stub(struct machine *m, uint64_t off, uint32_t eip, uint32_t pfn)
+{
+    static const uint8_t form[19] = {0x41, 0xB8, 0, 0, 0, 0, 0x41, 0xBA, 0, 0, 0, 0, 0x41, 0xFF, 0xA5, 0, 0, 0, 0};
+    memcpy(m->code_rw + off, form, sizeof(form));
+    put32(m, off + 2, eip);
+    put32(m, off + 8, pfn);
+    put32(m, off + 15, STUB_OFF(RUN));
 }
 
 /* mov r8d,eip; jmp [EMULATE] */
@@ -560,7 +568,7 @@ static uint32_t thunk_get(struct machine *m, struct inst *in, uint32_t eip, uint
         if (m->thunk[n - 1].inst == in && m->thunk[n - 1].eip == eip)
             return n - 1;
     uint32_t n = m->thunk_used++;
-    m->thunk[n] = (struct thunk){eip, in, in->thunks, m->thunk_hash[h]};
+    m->thunk[n] = (struct thunk){eip, in, in->thunks, m->thunk_hash[h], true};
     m->thunk_hash[h] = n + 1;
     in->thunks = n + 1;
     write_thunk(m, (uint64_t)n * THUNK_SIZE, eip, in->code_off + host);
@@ -701,14 +709,10 @@ static bool translate_page(struct machine *m, struct page_code *pc, const uint8_
     return xlat_translate(m->scan, pc->mode, m->options, &pc->verso) == XLAT_OK;
 }
 
-static unsigned page_bucket(uint32_t pfn)
-{
-    return (pfn * 0x9E3779B1u >> 12) % PAGE_HASH;
-}
-
 static void enter_page(struct machine *m, struct page_code *pc)
 {
-    unsigned b = page_bucket(pc->pfn);
+    unsigned b = code_page_bucket(pc->pfn);
+    pc->made_ns = machine_now_ns();
     pc->next = m->page_hash[b];
     m->page_hash[b] = pc;
     m->vm.code_pages[pc->pfn] |= pc->unit ? CODE_PAGE_UNIT : CODE_PAGE_VERSO;
@@ -718,7 +722,7 @@ static void enter_page(struct machine *m, struct page_code *pc)
 
 static struct page_code *page_find(struct machine *m, uint32_t pfn, uint32_t mode)
 {
-    for (struct page_code *pc = m->page_hash[page_bucket(pfn)]; pc; pc = pc->next)
+    for (struct page_code *pc = m->page_hash[code_page_bucket(pfn)]; pc; pc = pc->next)
         if (pc->pfn == pfn && pc->mode == mode && !pc->unit)
             return pc;
     return NULL;
@@ -736,7 +740,8 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
     pc->pfn = pfn;
     pc->mode = mode;
     xlat_verso_init(&pc->verso);
-    bool stored = false, cached = m->cfg->cache && !m->cfg->lockstep;
+    /* What is written while it runs is of no use to a later run. */
+    bool stored = false, cached = m->cfg->cache && !m->cfg->lockstep && !m->smc[pfn].level;
     if (old) {
         memcpy(pc->entry, old->entry, sizeof(pc->entry));
         memcpy(pc->emulate, old->emulate, sizeof(pc->emulate));
@@ -772,7 +777,7 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
 
 static void page_remove(struct machine *m, struct page_code *pc)
 {
-    struct page_code **at = &m->page_hash[page_bucket(pc->pfn)];
+    struct page_code **at = &m->page_hash[code_page_bucket(pc->pfn)];
     while (*at != pc)
         at = &(*at)->next;
     *at = pc->next;
@@ -789,7 +794,7 @@ static void page_remove(struct machine *m, struct page_code *pc)
 
 static struct page_code *unit_get(struct machine *m, uint32_t pfn, uint32_t pfn2, uint32_t mode, uint32_t off)
 {
-    for (struct page_code *pc = m->page_hash[page_bucket(pfn)]; pc; pc = pc->next)
+    for (struct page_code *pc = m->page_hash[code_page_bucket(pfn)]; pc; pc = pc->next)
         if (pc->pfn == pfn && pc->unit && pc->unit_off == off && pc->pfn2 == pfn2 && pc->mode == mode)
             return pc;
     struct page_code *pc = calloc(1, sizeof(*pc));
@@ -836,9 +841,11 @@ static void units_drop(struct machine *m, uint32_t pfn)
 
 void code_drop_page(struct machine *m, uint32_t pfn)
 {
-    for (struct page_code *pc = m->page_hash[page_bucket(pfn)], *next; pc; pc = next) {
+    uint64_t made_ns = 0;
+    for (struct page_code *pc = m->page_hash[code_page_bucket(pfn)], *next; pc; pc = next) {
         next = pc->next;
         if (pc->pfn == pfn && !pc->unit) {
+            made_ns = pc->made_ns;
             page_remove(m, pc);
             COUNT(m, PAGE_DROPPED);
         }
@@ -846,32 +853,31 @@ void code_drop_page(struct machine *m, uint32_t pfn)
     if (m->vm.code_pages[pfn] & CODE_PAGE_UNIT)
         units_drop(m, pfn);
     m->vm.code_pages[pfn] = 0;
-}
-
-void code_written(struct machine *m, gpa_t a, unsigned len)
-{
-    uint32_t pfn = (uint32_t)(a.v >> 12), off = (uint32_t)a.v & PAGE_MASK_;
-    /* A unit's bytes: the end of its first page is covered by that page's verso; the start of its second page
-     * is within 14 bytes. */
-    bool hit = (m->vm.code_pages[pfn] & CODE_PAGE_UNIT) && off < SCAN_INSN_MAX_LEN, any = false;
-    for (struct page_code *pc = m->page_hash[page_bucket(pfn)]; pc && !hit; pc = pc->next) {
-        if (pc->pfn != pfn)
-            continue;
-        any = true;
-        if (pc->unit) {
-            hit = off + len > pc->unit_off;
-            continue;
-        }
-        for (unsigned i = off; i < off + len && i < SCAN_PAGE_SIZE; i++)
-            hit |= bit(pc->covered, i);
-    }
-    if (hit || !any)
-        code_drop_page(m, pfn);
+    if (made_ns)
+        smc_dropped(m, pfn, made_ns);
 }
 
 /* -- Resolution
  * -----------------------------------------------------------------------------------------------------------------
  */
+
+/* Code in a page that is not translated at present. The stub is found like a thunk, by its EIP. */
+static enum code_result resolve_untranslated(struct machine *m, uint32_t eip, uint32_t pfn)
+{
+    m->operand = pfn;
+    if (!m->light || m->thunk_used + 2 > THUNK_MAX)
+        return CODE_RUN;
+    uint32_t n = m->thunk_used, stub = n + 1;
+    m->thunk_used += 2;
+    m->thunk[n] = (struct thunk){.eip = eip, .check = true};
+    m->thunk[stub] = (struct thunk){.eip = eip};
+    write_run_stub(m, (uint64_t)stub * THUNK_SIZE, eip, pfn);
+    write_thunk(m, (uint64_t)n * THUNK_SIZE, eip, (uint64_t)stub * THUNK_SIZE);
+    struct window *w = m->current;
+    w->ibtc[ibtc_index(eip, w->ibtc_mask)] = host_of(m, (uint64_t)n * THUNK_SIZE);
+    w->ibtc_dirty = true;
+    return CODE_RUN;
+}
 
 enum code_result code_resolve(struct machine *m, uint32_t eip, struct mmu_fault *fault)
 {
@@ -885,6 +891,8 @@ enum code_result code_resolve(struct machine *m, uint32_t eip, struct mmu_fault 
         return CODE_EMULATE;
 
     struct page_code *pc = page_find(m, pfn, m->mode);
+    if (!pc && smc_emulates(m, pfn))
+        return resolve_untranslated(m, eip, pfn);
     if (!pc)
         pc = page_make(m, pfn, m->mode, off, NULL);
     if (pc && !has_entry(pc, off)) {
@@ -958,7 +966,7 @@ void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip)
         return;
     }
     uint32_t n = m->thunk_used++;
-    m->thunk[n] = (struct thunk){eip, NULL, 0, 0};
+    m->thunk[n] = (struct thunk){.eip = eip};
     uint64_t stub = (uint64_t)n * THUNK_SIZE, at = in->code_off + (uint64_t)(uint32_t)host;
     write_emulate_stub(m, stub, eip);
     m->code_rw[at] = 0xE9;
@@ -1008,7 +1016,7 @@ void code_unwind_thunk(struct machine *m, uint64_t rip, uint32_t *eip, bool *ecx
 {
     uint64_t off = rip - (uint64_t)(uintptr_t)m->code_rx;
     const struct thunk *t = &m->thunk[off / THUNK_SIZE];
-    *ecx_in_r9 = t->inst && off % THUNK_SIZE >= 3;
-    if (!t->inst)
+    *ecx_in_r9 = t->check && off % THUNK_SIZE >= 3;
+    if (!t->check)
         *eip = t->eip;
 }

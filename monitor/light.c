@@ -132,6 +132,8 @@ uint32_t light_emulate(struct machine *m, uint32_t why, uint32_t operand)
         c->shadow = CPU_SHADOW_STI;
     if (!m->light)
         return why;
+    if (why == XLAT_STUB_RUN && !smc_emulates(m, operand))
+        return XLAT_STUB_MISS; /* its turn is over: a verso is to be made */
     uint32_t cpl = c->cpl;
     COUNT(m, EXITS);
     COUNT(m, EXITS_LIGHT);
@@ -141,10 +143,13 @@ uint32_t light_emulate(struct machine *m, uint32_t why, uint32_t operand)
         if (why >= XLAT_STUB_IN && !c->host_event && !(c->irq_pending && c->vif))
             return STUB_GO_ON; /* a port; what changes modes sets host_event */
     } else {
-        do { /* on, while an interrupt shadow lasts */
-            m->light_result = emu_step(&m->vm);
-            COUNT(m, EMULATED);
-        } while (c->shadow && m->light_result == EMU_OK && !c->host_event);
+        if (why == XLAT_STUB_RUN)
+            m->light_result = smc_run(m, operand);
+        else
+            do { /* on, while an interrupt shadow lasts */
+                m->light_result = emu_step(&m->vm);
+                COUNT(m, EMULATED);
+            } while (c->shadow && m->light_result == EMU_OK && !c->host_event);
         if (why == XLAT_STUB_SREG && m->light_result == EMU_OK)
             light_remember_segment(m, operand);
     }

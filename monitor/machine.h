@@ -115,6 +115,7 @@ struct page_code {
     uint16_t *host; /* by guest offset: host offset of the entry; made when first wanted */
     struct inst *insts;
     struct page_code *next; /* same hash bucket */
+    uint64_t made_ns;
 };
 
 /* A verso placed in code memory for one linear page. */
@@ -132,18 +133,31 @@ struct inst {
     uint32_t reached[WINDOW_MAX];
 };
 
+/* Bits of vm.code_pages[]. */
+#define CODE_PAGE_VERSO 1u
+#define CODE_PAGE_UNIT  2u /* holds a part of a page-straddling instruction */
+#define PAGE_HASH       16384u
+static inline unsigned code_page_bucket(uint32_t pfn) /* index of page_hash[] */
+{
+    return (pfn * 0x9E3779B1u >> 12) % PAGE_HASH;
+}
+
 bool code_init(struct machine *m, char *err, size_t err_size);
 void code_destroy(struct machine *m);
 /* Finds or makes the check thunk for eip, in the current mode and window. Host address, or 0: *fault tells
  * why (page fault, or not translatable: emulate). */
-enum code_result { CODE_OK, CODE_PAGE_FAULT, CODE_EMULATE };
+enum code_result {
+    CODE_OK,
+    CODE_PAGE_FAULT,
+    CODE_EMULATE,
+    CODE_RUN /* smc_run() of page m->operand */
+};
 enum code_result code_resolve(struct machine *m, uint32_t eip, struct mmu_fault *fault);
 /* The instance that holds host address rip, or NULL. Async-signal-safe. */
 struct inst *code_find(struct machine *m, uint64_t rip);
 bool code_in_thunks(struct machine *m, uint64_t rip);
 void code_unwind_thunk(struct machine *m, uint64_t rip, uint32_t *eip, bool *ecx_in_r9);
 void code_drop_page(struct machine *m, uint32_t pfn);
-void code_written(struct machine *m, gpa_t a, unsigned len);
 void code_flush_all(struct machine *m);
 /* The linear page of the supervisor window lost its mapping: links into it are taken back. */
 void code_unlink_linear(struct machine *m, uint32_t lin);
@@ -153,6 +167,19 @@ void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip);
  * form that can, or does so already. */
 bool code_force_user(struct machine *m, struct inst *in, uint32_t eip);
 bool code_reaches_user(const struct inst *in, uint32_t eip);
+
+/* -- smc.c: pages that are written while they run */
+struct smc_page {
+    uint32_t left; /* instructions to be emulated in it before the next verso is made */
+    uint32_t level;
+};
+/* A verso made at made_ns has been dropped because its page was written. */
+void smc_dropped(struct machine *m, uint32_t pfn, uint64_t made_ns);
+/* Is the page's code to be emulated for now? */
+#define smc_emulates(m, pfn) ((m)->smc[pfn].left != 0)
+/* Emulates at cpu->eip, which is in guest page pfn: until control leaves that linear page, the page's turn is over, or something is to be
+ * looked at. Runs in light exits. If pfn is not the page any more, only the count is wrong. */
+enum emu_result smc_run(struct machine *m, uint32_t pfn);
 
 /* -- machine
  * ----------------------------------------------------------------------------------------------------------------
@@ -216,6 +243,8 @@ struct machine {
     struct cache_buf cache_buf;
     uint32_t options;
     uint64_t fingerprint;
+
+    struct smc_page *smc; /* by guest page */
 
     /* sites that fault again and again */
     struct {

@@ -118,16 +118,6 @@ void machine_flush_output(struct machine *m)
 /* -- Hooks of emulator and MMU. They tolerate a bare struct vm (unit tests): run is set by run_machine()
  * only. ---------------- */
 
-void vm_code_written(struct vm *vm, gpa_t a, unsigned len)
-{
-    if (!vm->run) {
-        vm->code_pages[a.v >> 12] = 0;
-        return;
-    }
-    cpu_fx_save(vm->cpu);
-    code_written(machine_of(vm), a, len);
-}
-
 void vm_paging_changed(struct vm *vm, enum vm_flush what, gva_t page)
 {
     if (!vm->run)
@@ -333,6 +323,9 @@ static void resolve(struct machine *m)
     case CODE_EMULATE:
         emulate_one(m, XLAT_STUB_EMULATE);
         break;
+    case CODE_RUN:
+        after_emulation(m, smc_run(m, m->operand));
+        break;
     }
 }
 
@@ -491,6 +484,7 @@ static bool make_cpu(struct machine *m, char *err, size_t size)
     c->stub[XLAT_STUB_IRET] = (uint64_t)(uintptr_t)stub_iret;
     c->stub[XLAT_STUB_IN] = (uint64_t)(uintptr_t)stub_in;
     c->stub[XLAT_STUB_OUT] = (uint64_t)(uintptr_t)stub_out;
+    c->stub[XLAT_STUB_RUN] = (uint64_t)(uintptr_t)stub_run;
     c->host_self = (uint64_t)(uintptr_t)m;
     c->mask_host_flags = CPU_HOST_FLAGS;
     c->mask_if = CPU_IF;

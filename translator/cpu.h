@@ -73,12 +73,14 @@ struct cpu_table {
     X(INT, "r8d: INT n; r10d: vector") \
     X(IRET, "r8d: IRETD, CPL 0") \
     X(IN, "r8d: IN, CPL 0; r10d: XLAT_PORT_*") \
-    X(OUT, "r8d: OUT, CPL 0; r10d: XLAT_PORT_*")
+    X(OUT, "r8d: OUT, CPL 0; r10d: XLAT_PORT_*") \
+    X(RUN, "r8d: an instruction in a page that is not translated at present, since it is written too often; r10d: number of the page. The monitor's thunks only, never a verso")
 enum xlat_stub {
 #define X(id, text) XLAT_STUB_##id,
     XLAT_STUBS(X)
 #undef X
-    XLAT_STUB_COUNT
+    XLAT_STUB_COUNT,
+    XLAT_STUB_OF_VERSOS = XLAT_STUB_RUN, /* those from here on are not for versos */
 };
 static inline bool xlat_stub_emulates(uint32_t s)
 {
@@ -92,7 +94,7 @@ static inline bool xlat_stub_emulates(uint32_t s)
 
 struct cpu {
     /* -- Part 1: reached by translated code through r13. ------------------------------------------------------ */
-    uint64_t stub[16];       /* host addresses, by enum xlat_stub */
+    uint64_t stub[20];       /* host addresses, by enum xlat_stub */
     uint64_t ibtc;           /* host address of the current indirect-branch table: uint64_t[ibtc_mask+1] of host addresses */
     uint64_t ibtc_mask;      /* for pext: a low-bit mask; index = (eip + ror32(eip, 4)) & mask */
     uint32_t vif;            /* CPU_IF or 0: the virtual IF. Authoritative at all times */

@@ -455,7 +455,7 @@ static bool check_branch(struct check *c)
     if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || i->operand_width != 64)
         return refuse(c, "indirect branch");
     if (o->mem.base == ZYDIS_REGISTER_R13 &&
-        (o->mem.disp.value % 8 != 0 || o->mem.disp.value >= 8 * (int64_t)XLAT_STUB_COUNT))
+        (o->mem.disp.value % 8 != 0 || o->mem.disp.value >= 8 * (int64_t)XLAT_STUB_OF_VERSOS))
         return refuse(c, "branch through something else than a stub");
     return o->mem.base == ZYDIS_REGISTER_R13 || o->mem.base == ZYDIS_REGISTER_R10
                ? true

@@ -27,7 +27,7 @@ emu_fpu_prepare
 emu_fpu_unhide
 emu_pick_fpu
 machine_prepare
-vm_code_written
+code_drop_page
 vm_paging_changed'
 
 grep '"command"' "$commands" | grep -q -e ' -O[123s]' || { echo "not optimized: light exits are off" && exit 77; }
