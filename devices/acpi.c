@@ -133,7 +133,13 @@ void dev_acpi_reset(struct dev_acpi *a)
 /* -- Tables (ACPI 2.0, chapter 5) --------------------------------------------------------------------------
  */
 
-enum { RSDP_SIZE = 20, HEADER_SIZE = 36, RSDT_SIZE = HEADER_SIZE + 4, FADT_SIZE = 244, FACS_SIZE = 64 };
+enum { RSDP_SIZE = 20, HEADER_SIZE = 36, RSDT_SIZE = HEADER_SIZE + 8, FADT_SIZE = 244, FACS_SIZE = 64 };
+/* The multiple APIC description table (5.2.10.4): header, one local APIC, one I/O APIC, two overrides, the NMI. */
+enum { MADT_LAPIC_SIZE = 8, MADT_IOAPIC_SIZE = 12, MADT_OVERRIDE_SIZE = 10, MADT_NMI_SIZE = 6 };
+enum { MADT_SIZE = HEADER_SIZE + 8 + MADT_LAPIC_SIZE + MADT_IOAPIC_SIZE + 2 * MADT_OVERRIDE_SIZE + MADT_NMI_SIZE };
+enum { MADT_LAPIC, MADT_IOAPIC, MADT_OVERRIDE, MADT_LAPIC_NMI = 4 };
+enum { MADT_PCAT_COMPAT = 1, MADT_ENABLED = 1 };
+enum { MADT_ACTIVE_HIGH = 1, MADT_LEVEL = 3 << 2 };
 enum { BOOT_LEGACY = 1, BOOT_8042 = 2, BOOT_NO_VGA = 4, BOOT_NO_MSI = 8, BOOT_NO_ASPM = 16 };
 enum {
     FADT_WBINVD = 1 << 0,
@@ -214,6 +220,43 @@ static void put_fadt(uint8_t *t, uint32_t facs, uint32_t dsdt)
     put_checksum(t, FADT_SIZE, 9);
 }
 
+static uint8_t *put_override(uint8_t *p, unsigned irq, unsigned pin, unsigned flags)
+{
+    p[0] = MADT_OVERRIDE;
+    p[1] = MADT_OVERRIDE_SIZE;
+    p[3] = (uint8_t)irq;
+    put32(p + 4, pin);
+    put16(p + 8, flags);
+    return p + MADT_OVERRIDE_SIZE;
+}
+
+/* What bus_irq() does: interrupt 0 is pin 2, the SCI is a level, all else is ISA's rising edge at the pin of its number. */
+static void put_madt(uint8_t *t, const struct dev_bus *b)
+{
+    uint8_t *p = t + HEADER_SIZE;
+
+    put_header(t, "APIC", MADT_SIZE, 2);
+    put32(p, (uint32_t)LAPIC_BASE_DEFAULT);
+    put32(p + 4, MADT_PCAT_COMPAT);
+    p += 8;
+    p[0] = MADT_LAPIC;
+    p[1] = MADT_LAPIC_SIZE;
+    p[3] = b->lapic.initial_id;
+    put32(p + 4, MADT_ENABLED);
+    p += MADT_LAPIC_SIZE;
+    p[0] = MADT_IOAPIC;
+    p[1] = MADT_IOAPIC_SIZE;
+    put32(p + 4, (uint32_t)IOAPIC_BASE);
+    p += MADT_IOAPIC_SIZE;
+    p = put_override(p, 0, 2, 0);
+    p = put_override(p, ACPI_SCI_IRQ, ACPI_SCI_IRQ, MADT_ACTIVE_HIGH | MADT_LEVEL);
+    p[0] = MADT_LAPIC_NMI;
+    p[1] = MADT_NMI_SIZE;
+    p[2] = 0xFF; /* every processor */
+    p[5] = 1;    /* LINT1 */
+    put_checksum(t, MADT_SIZE, 9);
+}
+
 static size_t align_up(size_t v, size_t to)
 {
     return (v + to - 1) & ~(to - 1);
@@ -222,11 +265,11 @@ static size_t align_up(size_t v, size_t to)
 size_t dev_acpi_tables(const struct dev_bus *b, uint32_t at, uint8_t *buf, size_t cap)
 {
     size_t rsdt = align_up(RSDP_SIZE, 16), fadt = rsdt + align_up(RSDT_SIZE, 16);
+    size_t madt = fadt + align_up(FADT_SIZE, 16);
     /* The FACS is aligned to 64 bytes in guest-physical memory. */
-    size_t facs = align_up(at + fadt + FADT_SIZE, 64) - at;
+    size_t facs = align_up(at + madt + MADT_SIZE, 64) - at;
     size_t dsdt = facs + FACS_SIZE, end = dsdt + sizeof dsdt_aml_code;
 
-    (void)b;
     if (end > cap)
         return 0;
     memset(buf, 0, end);
@@ -236,8 +279,10 @@ size_t dev_acpi_tables(const struct dev_bus *b, uint32_t at, uint8_t *buf, size_
     put_checksum(buf, RSDP_SIZE, 8);
     put_header(buf + rsdt, "RSDT", RSDT_SIZE, 1);
     put32(buf + rsdt + HEADER_SIZE, at + (uint32_t)fadt);
+    put32(buf + rsdt + HEADER_SIZE + 4, at + (uint32_t)madt);
     put_checksum(buf + rsdt, RSDT_SIZE, 9);
     put_fadt(buf + fadt, at + (uint32_t)facs, at + (uint32_t)dsdt);
+    put_madt(buf + madt, b);
     memcpy(buf + facs, "FACS", 4);
     put32(buf + facs + 4, FACS_SIZE);
     buf[facs + 32] = 1;

@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Of the local APIC's timer, until the machine says otherwise. */
+#define APIC_HZ_DEFAULT 100000000u
+
 /* -- Time ------------------------------------------------------------------------------------------------ */
 
 uint64_t bus_now(const struct dev_bus *b)
@@ -62,15 +65,97 @@ void dev_bus_run_timers(struct dev_bus *b)
         dev_rtc_run(&b->rtc, now);
     if (b->due[TIMER_ACPI] <= now)
         dev_acpi_run(&b->acpi, now);
+    if (b->due[TIMER_LAPIC] <= now)
+        dev_lapic_run(&b->lapic, now);
     b->in_timers = false;
     announce(b);
 }
 
 /* -- Signals of chips ------------------------------------------------------------------------------------ */
 
+#define ISA_CASCADE 2u /* no line of its own */
+
+static unsigned ioapic_pin(unsigned irq)
+{
+    return irq == 0 ? 2 : irq;
+}
+
 void bus_irq(struct dev_bus *b, unsigned irq, bool level)
 {
+    if (irq == ISA_CASCADE)
+        return;
     dev_pic_set(&b->pic, irq, level);
+    dev_ioapic_set(&b->ioapic, ioapic_pin(irq), level);
+}
+
+void bus_irq_pulse(struct dev_bus *b, unsigned irq)
+{
+    dev_pic_pulse(&b->pic, irq);
+    dev_ioapic_pulse(&b->ioapic, ioapic_pin(irq));
+}
+
+void dev_nmi_line(struct dev_bus *b, bool level)
+{
+    bool rises = level && !b->nmi;
+
+    b->nmi = level;
+    if (b->rtc.nmi_masked) /* port 70h, bit 7 */
+        return;
+    if (!dev_lapic_enabled(&b->lapic) && rises)
+        b->host.nmi(b->opaque);
+    dev_lapic_pin(&b->lapic, 1, level);
+}
+
+/* -- From the interrupt controllers to the processor ------------------------------------------------------- */
+
+/* The 8259's request, by whichever way it is wired through. */
+static bool pic_requests(const struct dev_bus *b)
+{
+    return (b->pic.intr && dev_lapic_takes_extint(&b->lapic)) || dev_ioapic_extint(&b->ioapic);
+}
+
+void bus_update_intr(struct dev_bus *b)
+{
+    bool level = b->lapic.ready || pic_requests(b);
+
+    if (level == b->intr)
+        return;
+    b->intr = level;
+    b->host.intr(b->opaque, level);
+}
+
+void bus_pic_intr(struct dev_bus *b, bool level)
+{
+    dev_lapic_pin(&b->lapic, 0, level);
+    dev_ioapic_set(&b->ioapic, 0, level);
+    bus_update_intr(b);
+}
+
+/* With more than one processor, "lowest priority" will have to choose among those that match. */
+bool bus_apic_message(struct dev_bus *b, enum apic_mode mode, unsigned vector, uint8_t destination, bool logical,
+                      bool level)
+{
+    return dev_lapic_matches(&b->lapic, destination, logical) && dev_lapic_accept(&b->lapic, mode, vector, level);
+}
+
+bool bus_apic_reaches(const struct dev_bus *b, uint8_t destination, bool logical)
+{
+    return dev_lapic_matches(&b->lapic, destination, logical);
+}
+
+void dev_apic_set_base(struct dev_bus *b, uint64_t value)
+{
+    dev_lapic_set_base(&b->lapic, value);
+}
+
+void dev_apic_set_clock(struct dev_bus *b, uint32_t hz)
+{
+    b->lapic.hz = hz;
+}
+
+struct dev_apic_counts dev_apic_counts(const struct dev_bus *b)
+{
+    return b->lapic.counts;
 }
 
 /* One latch behind port 92h and the 8042's output port: whichever wrote last decides, so software that knows
@@ -88,14 +173,32 @@ void bus_reset_request(struct dev_bus *b)
     b->host.reset(b->opaque);
 }
 
+void bus_init_request(struct dev_bus *b)
+{
+    dev_lapic_init(&b->lapic);
+    b->host.init(b->opaque);
+}
+
+/* An 8259's request comes first, as it bypasses the priorities of the local APIC (SDM vol. 3, 10.8.1). */
 uint8_t dev_intr_ack(struct dev_bus *b)
 {
-    return dev_pic_ack(&b->pic);
+    uint8_t vector;
+
+    if (!b->lapic.ready || pic_requests(b)) {
+        if (!pic_requests(b) && !dev_lapic_takes_extint(&b->lapic))
+            return dev_lapic_ack(&b->lapic); /* withdrawn: spurious */
+        dev_ioapic_extint_ack(&b->ioapic);
+        vector = dev_pic_ack(&b->pic);
+    } else {
+        vector = dev_lapic_ack(&b->lapic);
+    }
+    bus_update_intr(b);
+    return vector;
 }
 
 bool dev_intr_level(const struct dev_bus *b)
 {
-    return b->pic.intr;
+    return b->intr;
 }
 
 size_t dev_serial_in(struct dev_bus *b, const uint8_t *data, size_t n)
@@ -213,6 +316,11 @@ static void add_ports(struct dev_bus *b, uint32_t first, uint32_t last, const st
     memset(b->port_map + first, (int)i, last - first + 1);
 }
 
+static void add_mmio(struct dev_bus *b, uint64_t first, uint64_t last, const struct dev_io_ops *ops, void *dev)
+{
+    b->mmio[b->mmio_ranges++] = (struct dev_mmio_range){.ops = ops, .dev = dev, .first = first, .last = last};
+}
+
 static void map_ports(struct dev_bus *b)
 {
     add_ports(b, 0, 0xFFFF, &open_ops, b, true);
@@ -230,7 +338,11 @@ static void map_ports(struct dev_bus *b)
     add_ports(b, 0x80, 0x80, &post_ops, b, false);
     add_ports(b, 0x92, 0x92, &port92_ops, b, false);
     add_ports(b, 0xE9, 0xE9, &debug_ops, b, false);
+    add_ports(b, 0x510, 0x511, &dev_fw_cfg_ops, &b->fw_cfg, true);
+    add_ports(b, 0x514, 0x51B, &dev_fw_cfg_dma_ops, &b->fw_cfg, true);
+    add_ports(b, 0xF0, 0xF0, &dev_ferr_ops, &b->ferr, false);
     add_ports(b, 0xF4, 0xF7, &exit_ops, b, true);
+    add_mmio(b, IOAPIC_BASE, IOAPIC_BASE + 0xFFF, &dev_ioapic_ops, &b->ioapic);
 }
 
 uint32_t dev_port_read(struct dev_bus *b, uint16_t port, unsigned size)
@@ -263,30 +375,55 @@ void dev_port_write(struct dev_bus *b, uint16_t port, unsigned size, uint32_t va
         dev_port_write(b, (uint16_t)(port + i), 1, value >> 8 * i & 0xFF);
 }
 
-static const struct dev_mmio_range *find_mmio(const struct dev_bus *b, uint64_t gpa, unsigned size)
+/* The local APIC first: nearly all such accesses are to it. */
+static const struct dev_mmio_range *find_mmio(const struct dev_bus *b, uint64_t gpa)
 {
     for (unsigned i = 0; i < b->mmio_ranges; i++) {
         const struct dev_mmio_range *m = &b->mmio[i];
 
-        if (gpa >= m->first && gpa <= m->last && m->last - gpa >= size - 1)
+        if (gpa >= m->first && gpa <= m->last)
             return m;
     }
     return NULL;
 }
 
+static bool at_lapic(const struct dev_bus *b, uint64_t gpa, unsigned size)
+{
+    return (gpa ^ b->lapic.base) >> 12 == 0 && dev_lapic_enabled(&b->lapic) && (gpa & 0xFFF) + size <= 0x1000;
+}
+
 uint32_t dev_mmio_read(struct dev_bus *b, uint64_t gpa, unsigned size)
 {
-    const struct dev_mmio_range *m = find_mmio(b, gpa, size);
+    const struct dev_mmio_range *m;
+    uint32_t value = 0;
 
-    return m ? m->ops->read(m->dev, (uint32_t)(gpa - m->first), size) : open_read(b, 0, size);
+    if (at_lapic(b, gpa, size))
+        return dev_lapic_ops.read(&b->lapic, gpa & 0xFFF, size);
+    m = find_mmio(b, gpa);
+    if (m && m->last - gpa >= size - 1)
+        return m->ops->read(m->dev, (uint32_t)(gpa - m->first), size);
+    if (size == 1)
+        return 0xFF;
+    for (unsigned i = 0; i < size; i++)
+        value |= dev_mmio_read(b, gpa + i, 1) << 8 * i;
+    return value;
 }
 
 void dev_mmio_write(struct dev_bus *b, uint64_t gpa, unsigned size, uint32_t value)
 {
-    const struct dev_mmio_range *m = find_mmio(b, gpa, size);
+    const struct dev_mmio_range *m;
 
-    if (m)
+    if (at_lapic(b, gpa, size)) {
+        dev_lapic_ops.write(&b->lapic, gpa & 0xFFF, size, value);
+        return;
+    }
+    m = find_mmio(b, gpa);
+    if (m && m->last - gpa >= size - 1) {
         m->ops->write(m->dev, (uint32_t)(gpa - m->first), size, value);
+        return;
+    }
+    for (unsigned i = 0; i < size && size > 1; i++)
+        dev_mmio_write(b, gpa + i, 1, value >> 8 * i & 0xFF);
 }
 
 /* -- Life ------------------------------------------------------------------------------------------------ */
@@ -305,8 +442,11 @@ struct dev_bus *dev_bus_create(const struct dev_host_ops *ops, void *opaque, uin
     for (unsigned i = 0; i < DEV_TIMERS; i++)
         b->due[i] = DEV_NEVER;
     b->pic.bus = b->pit.bus = b->rtc.bus = b->uart.bus = b->i8042.bus = b->pci.bus = b->acpi.bus = b;
+    b->lapic.bus = b->ioapic.bus = b->ferr.bus = b->fw_cfg.bus = b->testdev.bus = b;
+    b->lapic.hz = APIC_HZ_DEFAULT;
     map_ports(b);
     dev_rtc_init(&b->rtc, ram_bytes, epoch_s);
+    dev_fw_cfg_init(&b->fw_cfg, ram_bytes);
     dev_bus_reset(b);
     return b;
 }
@@ -319,20 +459,99 @@ void dev_bus_destroy(struct dev_bus *b)
 void dev_bus_reset(struct dev_bus *b)
 {
     b->in_timers = true; /* one announcement at the end, not one a chip */
+    dev_lapic_reset(&b->lapic);
+    dev_ioapic_reset(&b->ioapic);
     dev_pic_reset(&b->pic);
+    dev_ferr_reset(&b->ferr);
     dev_pit_reset(&b->pit);
     dev_rtc_reset(&b->rtc);
     dev_uart_reset(&b->uart);
     dev_i8042_reset(&b->i8042);
     dev_pci_reset(&b->pci);
     dev_acpi_reset(&b->acpi);
+    dev_fw_cfg_reset(&b->fw_cfg);
+    dev_testdev_reset(&b->testdev);
     b->post_code = 0;
     bus_a20(b, true);
     b->in_timers = false;
     announce(b);
 }
 
+/* -- Devices that are there only if asked for --------------------------------------------------------------- */
+
+static const struct {
+    const char *name, *text;
+} extras[DEV_EXTRA_COUNT] = {
+#define X(id, name, text) {name, text},
+    DEV_EXTRAS(X)
+#undef X
+};
+
+const char *dev_extra_name(enum dev_extra e)
+{
+    return extras[e].name;
+}
+
+const char *dev_extra_text(enum dev_extra e)
+{
+    return extras[e].text;
+}
+
+static void add_testdev(struct dev_bus *b)
+{
+    struct dev_testdev *t = &b->testdev;
+
+    if (t->present)
+        return;
+    t->present = true;
+    add_ports(b, 0xE0, 0xE3, &dev_testdev_data_ops, t, true);
+    add_ports(b, 0xE4, 0xE7, &dev_testdev_flush_ops, t, true);
+    add_ports(b, 0xE8, 0xEB, &dev_testdev_data_ops, t, false);
+    add_ports(b, 0x2000, 0x2000 + IOAPIC_PINS - 1, &dev_testdev_irq_ops, t, false);
+    add_mmio(b, TESTDEV_IOMEM, TESTDEV_IOMEM + TESTDEV_IOMEM_SIZE - 1, &dev_testdev_iomem_ops, t);
+}
+
+void dev_bus_add(struct dev_bus *b, enum dev_extra e)
+{
+    switch (e) {
+    case DEV_EXTRA_TESTDEV:
+        add_testdev(b);
+        return;
+    case DEV_EXTRA_DEBUGCON:
+        add_ports(b, 0x402, 0x402, &debug_ops, b, false);
+        return;
+    default:
+        return;
+    }
+}
+
 /* -- Diagnostics ----------------------------------------------------------------------------------------- */
+
+static void dump_apics(const struct dev_bus *b, void (*line)(void *opaque, const char *text), void *opaque)
+{
+    const struct dev_lapic *l = &b->lapic;
+    char s[200];
+
+    snprintf(s, sizeof s,
+             "lapic: base %llx id %08x svr %03x tpr %02x lint %05x %05x timer %05x initial %u divide %x ready %d",
+             (unsigned long long)l->base, l->id, l->svr, l->tpr, l->lvt[LAPIC_LVT_LINT0], l->lvt[LAPIC_LVT_LINT1],
+             l->lvt[LAPIC_LVT_TIMER], l->initial, l->divide, l->ready);
+    line(opaque, s);
+    for (unsigned i = 0; i < 8; i++) {
+        if (!(l->isr[i] | l->irr[i]))
+            continue;
+        snprintf(s, sizeof s, "lapic: vectors %02x-%02x isr %08x irr %08x tmr %08x", i * 32, i * 32 + 31, l->isr[i],
+                 l->irr[i], l->tmr[i]);
+        line(opaque, s);
+    }
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
+        if (b->ioapic.entry[pin] == 0x10000)
+            continue;
+        snprintf(s, sizeof s, "ioapic: pin %u level %u entry %016llx", pin, b->ioapic.line >> pin & 1,
+                 (unsigned long long)b->ioapic.entry[pin]);
+        line(opaque, s);
+    }
+}
 
 void dev_bus_dump(const struct dev_bus *b, void (*line)(void *opaque, const char *text), void *opaque)
 {
@@ -346,6 +565,7 @@ void dev_bus_dump(const struct dev_bus *b, void (*line)(void *opaque, const char
                  c->irr, c->isr, c->imr, c->line, c->elcr, c->base, c->init_state, b->pic.intr);
         line(opaque, s);
     }
+    dump_apics(b, line, opaque);
     for (unsigned i = 0; i < 3; i++) {
         const struct pit_channel *c = &b->pit.channel[i];
 

@@ -83,6 +83,140 @@ void dev_pit_reset(struct dev_pit *p);
 void dev_pit_run(struct dev_pit *p, uint64_t now_ns);
 extern const struct dev_io_ops dev_pit_ops, dev_port61_ops;
 
+/* -- Local APIC (lapic.c) -------------------------------------------------------------------------------- */
+enum apic_mode { APIC_FIXED, APIC_LOWEST, APIC_SMI, APIC_NMI = 4, APIC_INIT, APIC_STARTUP, APIC_EXTINT };
+enum {
+    LAPIC_LVT_TIMER,
+    LAPIC_LVT_THERMAL,
+    LAPIC_LVT_PERF,
+    LAPIC_LVT_LINT0,
+    LAPIC_LVT_LINT1,
+    LAPIC_LVT_ERROR,
+    LAPIC_LVTS
+};
+/* IA32_APIC_BASE (SDM vol. 3, 10.4.4). */
+#define LAPIC_BASE_DEFAULT 0xFEE00000ull
+#define LAPIC_BASE_BSP     (1ull << 8)
+#define LAPIC_BASE_ENABLED (1ull << 11)
+
+/* One a processor. */
+struct dev_lapic {
+    struct dev_bus *bus;
+    uint64_t base; /* IA32_APIC_BASE */
+    uint8_t initial_id;
+    uint32_t id, ldr, dfr, svr, tpr, esr, icr_low, icr_high; /* as read */
+    uint32_t esr_new;                                        /* errors since ESR was written */
+    uint32_t lvt[LAPIC_LVTS];
+    uint32_t isr[8], tmr[8], irr[8];
+    bool pin[2]; /* levels of LINT0 and LINT1 */
+    bool ready;  /* a request in IRR is above the processor's priority */
+    /* The timer: at tick `start` of its clock the counter held `initial`. */
+    uint32_t hz;
+    uint32_t initial;
+    uint8_t divide;
+    bool running;
+    uint64_t start;
+    uint64_t expired;    /* periods since start that were noticed */
+    uint64_t expired_ns; /* when the last one was, 0: none */
+    struct dev_apic_counts counts;
+};
+
+void dev_lapic_reset(struct dev_lapic *l);
+void dev_lapic_init(struct dev_lapic *l);
+void dev_lapic_run(struct dev_lapic *l, uint64_t now_ns);
+void dev_lapic_set_base(struct dev_lapic *l, uint64_t base);
+bool dev_lapic_enabled(const struct dev_lapic *l);
+/* Is the processor meant by an APIC message's destination? */
+bool dev_lapic_matches(const struct dev_lapic *l, uint8_t destination, bool logical);
+/* An APIC message arrives. False: it was not taken. */
+bool dev_lapic_accept(struct dev_lapic *l, enum apic_mode mode, unsigned vector, bool level);
+/* The level at LINT0 (0, the 8259's INTR) or LINT1 (1, NMI) changes. */
+void dev_lapic_pin(struct dev_lapic *l, unsigned pin, bool level);
+/* Does INTR of the 8259 reach the processor by LINT0, or without an APIC? */
+bool dev_lapic_takes_extint(const struct dev_lapic *l);
+uint8_t dev_lapic_ack(struct dev_lapic *l);
+extern const struct dev_io_ops dev_lapic_ops;
+
+/* -- I/O APIC (ioapic.c) --------------------------------------------------------------------------------- */
+#define IOAPIC_BASE 0xFEC00000ull
+#define IOAPIC_PINS 24u
+
+struct dev_ioapic {
+    struct dev_bus *bus;
+    uint32_t id;
+    uint8_t select;
+    uint32_t line;   /* levels of the pins */
+    uint32_t extint; /* pins that ask the processor to fetch a vector from the 8259 */
+    uint64_t entry[IOAPIC_PINS];
+};
+
+void dev_ioapic_reset(struct dev_ioapic *a);
+void dev_ioapic_set(struct dev_ioapic *a, unsigned pin, bool level);
+/* A rising edge, as dev_pic_pulse(). */
+void dev_ioapic_pulse(struct dev_ioapic *a, unsigned pin);
+void dev_ioapic_eoi(struct dev_ioapic *a, uint8_t vector);
+/* Something changed about who takes interrupts: levels that nobody took are offered again. */
+void dev_ioapic_service(struct dev_ioapic *a);
+bool dev_ioapic_extint(const struct dev_ioapic *a);
+void dev_ioapic_extint_ack(struct dev_ioapic *a);
+extern const struct dev_io_ops dev_ioapic_ops;
+
+/* -- Coprocessor error logic of the PC/AT (ferr.c) ------------------------------------------------------- */
+struct dev_ferr {
+    struct dev_bus *bus;
+    bool ferr;  /* FERR# is asserted */
+    bool irq;   /* IRQ 13 is latched */
+    bool ignne; /* IGNNE# is asserted */
+};
+
+void dev_ferr_reset(struct dev_ferr *f);
+void dev_ferr_pin(struct dev_ferr *f, bool asserted);
+extern const struct dev_io_ops dev_ferr_ops;
+
+/* -- Firmware configuration (fw_cfg.c) ------------------------------------------------------------------- */
+#define FW_CFG_ITEMS      48u
+#define FW_CFG_FILES      16u
+#define FW_CFG_NAME_SIZE  56u
+#define FW_CFG_ENTRY_SIZE (8u + FW_CFG_NAME_SIZE)
+#define FW_CFG_FILE_FIRST 0x20u
+
+struct fw_cfg_item {
+    uint16_t key;
+    uint32_t len;
+    const uint8_t *data; /* the machine's, or in struct dev_fw_cfg */
+};
+
+struct dev_fw_cfg {
+    struct dev_bus *bus;
+    uint16_t key; /* selected */
+    uint32_t offset;
+    uint64_t dma; /* address register */
+    /* Configuration, fixed once the machine runs. */
+    unsigned items, numbers, files;
+    struct fw_cfg_item item[FW_CFG_ITEMS];
+    uint8_t number[FW_CFG_ITEMS][8];
+    uint8_t directory[4 + FW_CFG_FILES * FW_CFG_ENTRY_SIZE];
+    uint8_t e820[20];
+};
+
+void dev_fw_cfg_init(struct dev_fw_cfg *f, uint64_t ram_bytes);
+void dev_fw_cfg_reset(struct dev_fw_cfg *f);
+extern const struct dev_io_ops dev_fw_cfg_ops, dev_fw_cfg_dma_ops;
+
+/* -- Test device of kvm-unit-tests (testdev.c), only if asked for ---------------------------------------- */
+#define TESTDEV_IOMEM      0xFF000000ull
+#define TESTDEV_IOMEM_SIZE 0x10000u
+
+struct dev_testdev {
+    struct dev_bus *bus;
+    bool present;
+    uint32_t data;
+    uint8_t iomem[TESTDEV_IOMEM_SIZE];
+};
+
+void dev_testdev_reset(struct dev_testdev *t);
+extern const struct dev_io_ops dev_testdev_data_ops, dev_testdev_flush_ops, dev_testdev_irq_ops, dev_testdev_iomem_ops;
+
 /* -- MC146818 (rtc.c) ------------------------------------------------------------------------------------ */
 struct dev_rtc {
     struct dev_bus *bus;
@@ -183,7 +317,7 @@ void dev_acpi_run(struct dev_acpi *a, uint64_t now_ns);
 extern const struct dev_io_ops dev_acpi_ops;
 
 /* -- The bus --------------------------------------------------------------------------------------------- */
-enum dev_timer { TIMER_PIT, TIMER_RTC, TIMER_ACPI, DEV_TIMERS };
+enum dev_timer { TIMER_PIT, TIMER_RTC, TIMER_ACPI, TIMER_LAPIC, DEV_TIMERS };
 
 struct dev_range {
     const struct dev_io_ops *ops;
@@ -195,7 +329,7 @@ struct dev_range {
 struct dev_mmio_range {
     const struct dev_io_ops *ops;
     void *dev;
-    uint64_t first, last;
+    uint64_t first, last; /* first > last: not mapped at present */
 };
 
 #define DEV_RANGES      32u
@@ -213,7 +347,12 @@ struct dev_bus {
     uint64_t announced;
     bool in_timers;
     bool a20;
+    bool intr; /* level of the request to the processor */
+    bool nmi;  /* level of the NMI line */
     uint8_t post_code;
+    struct dev_lapic lapic; /* of the one processor there is */
+    struct dev_ioapic ioapic;
+    struct dev_ferr ferr;
     struct dev_pic pic;
     struct dev_pit pit;
     struct dev_rtc rtc;
@@ -221,13 +360,27 @@ struct dev_bus {
     struct dev_i8042 i8042;
     struct dev_pci pci;
     struct dev_acpi acpi;
+    struct dev_fw_cfg fw_cfg;
+    struct dev_testdev testdev;
 };
 
 uint64_t bus_now(const struct dev_bus *b);
 void bus_timer(struct dev_bus *b, enum dev_timer which, uint64_t at_ns);
+/* An ISA interrupt line, 0-15: to the 8259 pair and to the I/O APIC, where interrupt 0 is pin 2. */
 void bus_irq(struct dev_bus *b, unsigned irq, bool level);
+/* A rising edge; a request not yet served is not withdrawn (dev_pic_pulse()). */
+void bus_irq_pulse(struct dev_bus *b, unsigned irq);
+/* INTR of the 8259 pair changed. */
+void bus_pic_intr(struct dev_bus *b, bool level);
+/* Something that the request to the processor follows from may have changed. */
+void bus_update_intr(struct dev_bus *b);
+/* A message to local APICs. False: none took it. */
+bool bus_apic_message(struct dev_bus *b, enum apic_mode mode, unsigned vector, uint8_t destination, bool logical,
+                      bool level);
+bool bus_apic_reaches(const struct dev_bus *b, uint8_t destination, bool logical);
 void bus_a20(struct dev_bus *b, bool enabled);
-void bus_reset_request(struct dev_bus *b);
+void bus_reset_request(struct dev_bus *b); /* of the whole machine */
+void bus_init_request(struct dev_bus *b);  /* of the processor (INIT) */
 
 /* floor(ns * hz / 1e9) and the first ns at which it is reached; exact, without 128-bit arithmetic, for hz
  * below 2^32. */

@@ -71,7 +71,7 @@ static void update(struct dev_pic *p)
     intr = next_input(&p->chip[PIC_MASTER], true) >= 0;
     if (intr != p->intr) {
         p->intr = intr;
-        p->bus->host.intr(p->bus->opaque, intr);
+        bus_pic_intr(p->bus, intr);
     }
 }
 

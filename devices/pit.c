@@ -168,7 +168,7 @@ static void deliver(struct dev_pit *p, uint64_t now_ns, int64_t tick)
         return;
     p->edge_after = tick;
     p->edge_ns = now_ns;
-    dev_pic_pulse(&p->bus->pic, 0);
+    bus_irq_pulse(p->bus, 0);
 }
 
 void dev_pit_run(struct dev_pit *p, uint64_t now_ns)
@@ -185,7 +185,7 @@ static void reprogrammed(struct dev_pit *p, unsigned n, int64_t tick)
 
     if (n != 0)
         return;
-    dev_pic_set(&p->bus->pic, 0, c->mode != 0 || output(c, tick));
+    bus_irq(p->bus, 0, c->mode != 0 || output(c, tick));
     p->edge_after = c->next_count ? p->edge_after : tick + 1;
     p->edge_ns = 0;
     schedule(p);

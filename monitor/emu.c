@@ -535,10 +535,10 @@ void emu_reset(struct vm *vm)
     c->cr2 = c->cr3 = c->cr4 = 0;
     c->dr[6] = 0xFFFF0FF0u;
     c->dr[7] = 0x400;
-    c->cpl = c->shadow = c->nmi_blocked = c->halted = 0;
+    c->cpl = c->shadow = c->nmi_blocked = c->nmi_pending = c->halted = 0;
     c->a20_mask = 0xFFFFFFFFu;
     c->efer = 0;
-    c->apic_base = 0xFEE00100u; /* the bootstrap processor; local APIC disabled: the CPU model has none */
+    c->apic_base = 0xFEE00900u; /* enabled; the bootstrap processor */
     c->pat = 0x0007040600070406ull;
     c->misc_enable = 1;
     c->bios_sign = 0;

@@ -516,7 +516,7 @@ void emu_iret(struct emu *e, unsigned opsize)
     struct cpu *c = e->c;
     struct emu_desc d;
     emu_snap(e);
-    c->nmi_blocked = 0;
+    cpu_unblock_nmi(c);
     if (emu_real(e)) {
         iret_real(e, opsize);
         return;

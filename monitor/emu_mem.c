@@ -6,11 +6,6 @@
  */
 #include "monitor/emu_internal.h"
 
-static bool is_ram(const struct vm *vm, uint64_t page)
-{
-    return page + PAGE_SIZE_ <= vm->ram_bytes && !(page >= 0xA0000 && page < 0xC0000);
-}
-
 static uint8_t *tlb_insert(struct vm *vm, uint32_t lin, unsigned access, const struct mmu_page *p)
 {
     unsigned index = lin >> 12 & (TLB_SIZE - 1);
@@ -44,7 +39,7 @@ uint8_t *emu_tlb_fill(struct emu *e, uint32_t lin, unsigned access, uint64_t *pa
         emu_raise(e, CPU_EXC_PF, true, f.error_code);
     }
     *page_gpa = p.page.v;
-    if (!is_ram(e->vm, p.page.v))
+    if (!vm_is_ram(e->vm, p.page.v))
         return NULL;
     return tlb_insert(e->vm, lin, access, &p);
 }

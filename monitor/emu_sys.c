@@ -1,6 +1,6 @@
 /* monitor/emu_sys.c: sensitive instructions: segment registers, flags, far transfers, tables, control and
- * debug registers, MSRs, ports; and the CPU model (CPUID), a family 6 model 28 processor without APIC, MTRR,
- * PAT, MCE and VME.
+ * debug registers, MSRs, ports; and the CPU model (CPUID), a family 6 model 28 processor without MTRR, PAT,
+ * MCE and VME.
  */
 #include <x86intrin.h>
 
@@ -603,8 +603,13 @@ static bool write_msr(struct emu *e, uint32_t n, uint64_t v)
     case MSR_PLATFORM_ID:
     case MSR_FEATURE_CONTROL:
         return false;
-    case MSR_APIC_BASE:
-        c->apic_base = v & 0xFFFFFF900ull;
+    case MSR_APIC_BASE: /* SDM vol. 3, 10.4.4: bits 7:0, 9, 10 (no x2APIC) and those beyond MAXPHYADDR are reserved */
+        if (v & ~0xFFFFFF900ull)
+            return false;
+        c->apic_base = v;
+        vm_apic_base_changed(e->vm);
+        e->segs = true;
+        emu_stop(e);
         return true;
     case MSR_BIOS_SIGN:
         c->bios_sign = v;
@@ -675,6 +680,7 @@ enum {
     F_MSR = 1u << 5,
     F_PAE = 1u << 6,
     F_CX8 = 1u << 8,
+    F_APIC = 1u << 9,
     F_SEP = 1u << 11,
     F_PGE = 1u << 13,
     F_CMOV = 1u << 15,
@@ -686,6 +692,7 @@ enum {
     F_SSE3 = 1u << 0,
     F_SSSE3 = 1u << 9,
     F_MOVBE = 1u << 22,
+    F6_ARAT = 1u << 2,       /* leaf 6 */
     F7_TSC_ADJUST = 1u << 1, /* leaf 7 */
 };
 
@@ -708,14 +715,19 @@ void emu_cpuid(const struct cpu *c, uint32_t leaf, uint32_t subleaf, uint32_t ou
         break;
     case 1:
         out[0] = 0x000106CA;
-        out[1] = 8 << 8; /* CLFLUSH: 64 bytes */
+        out[1] = 8 << 8; /* CLFLUSH: 64 bytes; initial APIC ID: 0 */
         out[2] = F_SSE3 | F_SSSE3 | F_MOVBE;
         out[3] = F_FPU | F_DE | F_PSE | F_TSC | F_MSR | F_PAE | F_CX8 | F_SEP | F_PGE | F_CMOV | F_CLFLUSH |
                  F_MMX | F_FXSR | F_SSE | F_SSE2;
+        if (c->apic_base & 1u << 11) /* SDM vol. 3, 10.4.3 */
+            out[3] |= F_APIC;
         break;
     case 2: /* 24 KiB L1d, 32 KiB L1i, 512 KiB L2, TLBs: as an Atom tells */
         out[0] = 0x4FBA0E01;
         out[3] = 0x7F003080;
+        break;
+    case 6:
+        out[0] = F6_ARAT; /* the local APIC's timer runs whatever the processor sleeps */
         break;
     case 7:
         out[1] = c->tsc_invariant ? F7_TSC_ADJUST : 0;

@@ -1,6 +1,7 @@
 /* monitor/host.c: what devices ask of the machine. Compiled as light.c is, since devices run in light exits
  * too. */
 #include <stdio.h>
+#include <string.h>
 
 #include "monitor/machine.h"
 #include "monitor/signals.h"
@@ -87,6 +88,60 @@ static void debug_out(void *opaque, uint8_t byte)
     fputc(byte, stderr);
 }
 
+/* Looked at by the run loop before the next instruction. One NMI can wait while another is handled (SDM vol. 3, 6.7.1). */
+static void nmi(void *opaque)
+{
+    struct machine *m = opaque;
+    m->vm.cpu->nmi_pending = 1;
+    m->vm.cpu->host_event = 1;
+}
+
+static void init(void *opaque)
+{
+    machine_end(opaque, RUN_RESET);
+}
+
+static void flush_page(void *opaque, uint64_t page)
+{
+    struct machine *m = heavy(opaque);
+    (void)page; /* whoever maps it */
+    mmu_flush_tlb(&m->vm);
+    m->vm.cpu->host_event = 1;
+    if (m->window)
+        window_reset_all(m);
+}
+
+static bool in_ram(const struct machine *m, uint64_t a, size_t len)
+{
+    uint64_t end = a + len;
+    return end >= a && end <= m->vm.ram_bytes && (end <= 0xA0000 || a >= 0xC0000);
+}
+
+static bool dma_read(void *opaque, uint64_t a, void *buf, size_t len)
+{
+    struct machine *m = heavy(opaque);
+    if (!in_ram(m, a, len))
+        return false;
+    memcpy(buf, m->vm.ram + a, len);
+    return true;
+}
+
+static bool dma_write(void *opaque, uint64_t a, const void *buf, size_t len)
+{
+    struct machine *m = heavy(opaque);
+    if (!in_ram(m, a, len))
+        return false;
+    for (size_t done = 0, n; done < len; done += n) {
+        size_t room = PAGE_SIZE_ - ((a + done) & PAGE_MASK_);
+        n = len - done < room ? len - done : room;
+        if (m->vm.code_pages[(a + done) >> 12])
+            vm_code_written(&m->vm, gpa(a + done), (unsigned)n);
+        memcpy(m->vm.ram + a + done, (const uint8_t *)buf + done, n);
+    }
+    return true;
+}
+
 const struct dev_host_ops machine_host_ops = {
     now_ns, set_deadline, intr, a20, power_off, reset, exit_code, serial_out, debug_out,
+    nmi, init, flush_page, dma_read, dma_write,
 };

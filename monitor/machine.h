@@ -309,10 +309,10 @@ static inline uint32_t ibtc_index(uint32_t eip, uint32_t mask)
 {
     return (eip + (eip >> 4 | eip << 28)) & mask;
 }
-/* True if guest page pfn is RAM that may be mapped (not the legacy video hole). */
+/* True if guest page pfn is RAM that may be mapped. */
 static inline bool machine_is_ram(const struct machine *m, uint64_t pfn)
 {
-    return pfn < m->ram_pages && !(pfn >= 0xA0 && pfn < 0xC0);
+    return vm_is_ram(&m->vm, pfn << 12);
 }
 /* Empties the shadow stack: its return addresses may lead to code that is no longer right. */
 static inline void machine_reset_shadow(struct machine *m)

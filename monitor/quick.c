@@ -164,7 +164,7 @@ bool quick_iret(struct vm *vm)
         c->gpr[CPU_ESP] = esp + 12;
     }
     c->eip = eip;
-    c->nmi_blocked = 0;
+    cpu_unblock_nmi(c);
     cpu_set_eflags(c,
                    flags & ~(uint32_t)CPU_RF); /* translated code runs without instruction breakpoints only */
     vm_segments_changed(vm);

@@ -132,6 +132,26 @@ void vm_paging_changed(struct vm *vm, enum vm_flush what, gva_t page)
     window_paging_changed(m, what, page);
 }
 
+/* A local APIC that was moved over RAM hides it from the processor (SDM vol. 3, 10.4.5). */
+void vm_apic_base_changed(struct vm *vm)
+{
+    const struct cpu *c = vm->cpu;
+    uint64_t page = c->apic_base & ~(uint64_t)PAGE_MASK_;
+    bool hides = (c->apic_base & 1u << 11) && page + PAGE_SIZE_ <= vm->ram_bytes;
+    uint64_t hidden = hides ? page | 1 : 0;
+    cpu_fx_save(vm->cpu);
+    dev_apic_set_base(vm->bus, c->apic_base);
+    if (hidden == vm->apic_page)
+        return;
+    vm->apic_page = hidden;
+    mmu_flush_tlb(vm);
+    if (vm->run) {
+        if (hides)
+            code_drop_page(machine_of(vm), (uint32_t)(page >> 12));
+        window_reset_all(machine_of(vm));
+    }
+}
+
 /* -- State that decides how to run
  * -------------------------------------------------------------------------------------------- */
 
@@ -183,13 +203,18 @@ static void service_events(struct machine *m)
         m->vm.cpu->host_event = 1;
 }
 
+static bool nmi_due(const struct cpu *c)
+{
+    return c->nmi_pending && !c->nmi_blocked;
+}
+
 /* HLT: sleep until an interrupt can be delivered. */
 static void idle(struct machine *m)
 {
     struct cpu *c = m->vm.cpu;
     uint64_t from = machine_now_ns();
     uint8_t was = vm_doing(&m->vm, RUN_DOING_IDLE);
-    while (!m->ended && !(c->irq_pending && c->vif)) {
+    while (!m->ended && !(c->irq_pending && c->vif) && !nmi_due(c)) {
         if (m->out_len)
             machine_flush_output(m);
         signals_wait(m);
@@ -198,6 +223,15 @@ static void idle(struct machine *m)
     vm_doing(&m->vm, was);
     COUNT_ADD(m, HALT_NS, machine_now_ns() - from);
     c->halted = 0;
+}
+
+static void deliver_nmi(struct machine *m)
+{
+    COUNT(m, NMIS);
+    TRACE(m, RUN_TRACE_IRQ, "nmi eip=%08x", m->vm.cpu->eip);
+    m->vm.cpu->nmi_pending = 0;
+    if (emu_interrupt(&m->vm, CPU_EXC_NMI) == EMU_SHUTDOWN)
+        machine_end(m, RUN_TRIPLE_FAULT);
 }
 
 static void deliver(struct machine *m)
@@ -398,7 +432,10 @@ static void loop(struct machine *m)
     while (!m->ended) {
         if (c->host_event)
             service_events(m);
-        if (c->irq_pending && c->vif && !c->shadow)
+        /* An interrupt shadow holds back NMIs too: SDM vol. 3, 6.8.3 demands it after MOV SS and allows it after STI. */
+        if (nmi_due(c) && !c->shadow)
+            deliver_nmi(m);
+        else if (c->irq_pending && c->vif && !c->shadow)
             deliver(m);
         if (m->ended)
             break;
@@ -510,17 +547,28 @@ static bool start(struct machine *m, char *err, size_t size)
         snprintf(err, size, "out of memory for the devices");
         return false;
     }
+    for (unsigned i = 0; i < DEV_EXTRA_COUNT; i++)
+        if (m->cfg->extras >> i & 1)
+            dev_bus_add(m->vm.bus, (enum dev_extra)i);
     emu_reset(&m->vm);
     if (!boot_start(m, err, size))
         return false;
     m->vm.cpu->tsc_hz = tsc_rate(from);
     m->vm.cpu->tsc_invariant = host_tsc_invariant();
+    dev_apic_set_clock(m->vm.bus, (uint32_t)(m->vm.cpu->tsc_hz / 16)); /* as CPUID leaf 15h says */
     return true;
 }
 
 static void finish(struct machine *m)
 {
     signals_end(m);
+    if (m->vm.bus) {
+        struct dev_apic_counts n = dev_apic_counts(m->vm.bus);
+        COUNT_ADD(m, APIC_EOI, n.eoi);
+        COUNT_ADD(m, APIC_TPR, n.tpr);
+        COUNT_ADD(m, APIC_ICR, n.icr);
+        COUNT_ADD(m, APIC_TIMER, n.timer);
+    }
     if (m->window)
         window_destroy(m);
     if (m->scan)

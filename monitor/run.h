@@ -90,6 +90,7 @@ struct run_config {
     unsigned trace_mask;           /* RUN_TRACE_* */
     struct run_profile *profile;   /* filled during the run; NULL: none */
     FILE *perf_map;                /* names of code memory for perf; NULL: none */
+    unsigned extras;               /* bit per enum dev_extra (devices/bus.h): devices not every machine has */
     uint64_t stop_after_insns;     /* emulated-only/lockstep runs: stop after that many (0: never) */
 };
 enum { RUN_TRACE_EXC = 1, RUN_TRACE_IRQ = 2, RUN_TRACE_IO = 4, RUN_TRACE_CR = 8, RUN_TRACE_PAGE = 16 };

@@ -27,6 +27,14 @@ static inline void cpu_fx_save(struct cpu *c)
     c->host_fx_live = 0;
 }
 
+/* IRET ends the blocking of NMIs (SDM vol. 3, 6.7.1); one that waits is taken before the next instruction. */
+static inline void cpu_unblock_nmi(struct cpu *c)
+{
+    c->nmi_blocked = 0;
+    if (c->nmi_pending)
+        c->host_event = 1;
+}
+
 /* The emulator's translation cache, direct-mapped by linear page; one array for supervisor, one for user accesses. */
 #define TLB_SIZE 1024u
 struct tlb_entry {
@@ -40,6 +48,7 @@ struct vm {
     struct dev_bus *bus;
     uint8_t *ram;          /* flat read/write view of guest RAM: hva = ram + gpa */
     uint64_t ram_bytes;
+    uint64_t apic_page;    /* guest-physical page of RAM that the local APIC hides, with bit 0 set; or 0 */
     uint8_t *code_pages;   /* one byte per RAM page: nonzero if a verso was made from it: stores there must call vm_code_written() first */
     struct tlb_entry tlb[2][TLB_SIZE]; /* [0] supervisor, [1] user */
     uint64_t tlb_large[16];            /* bit per 4 MiB of linear space: the TLB holds pieces of a large page there (mmu.c, emu_mem.c) */
@@ -66,6 +75,13 @@ void vm_port_access(struct vm *vm, uint16_t port, unsigned size, uint32_t value,
 /* Paging state changed: what = VM_FLUSH_*. The MMU has flushed its own TLB already. */
 enum vm_flush { VM_FLUSH_CR3, VM_FLUSH_PAGE, VM_FLUSH_ALL };
 void vm_paging_changed(struct vm *vm, enum vm_flush what, gva_t page);
+/* IA32_APIC_BASE was written (cpu->apic_base): tells the local APIC, and which RAM it hides now. */
+void vm_apic_base_changed(struct vm *vm);
+/* Guest-physical page (its address) that may be accessed as RAM: not the video hole, not the local APIC. */
+static inline bool vm_is_ram(const struct vm *vm, uint64_t page)
+{
+    return page + PAGE_SIZE_ <= vm->ram_bytes && !(page >= 0xA0000 && page < 0xC0000) && (page | 1) != vm->apic_page;
+}
 
 /* -- mmu.c ---------------------------------------------------------------------------------------------------------------- */
 enum { MMU_WRITE = 1, MMU_USER = 2, MMU_EXEC = 4 };
@@ -106,7 +122,8 @@ enum emu_result emu_run(struct vm *vm, unsigned n, volatile int *stop, unsigned 
 enum emu_result emu_exception(struct vm *vm, unsigned vector, bool has_error, uint32_t error_code);
 /* #PF: sets CR2 and delivers. */
 enum emu_result emu_page_fault(struct vm *vm, const struct mmu_fault *f);
-/* Delivers an external interrupt (vector from dev_intr_ack()), or NMI (vector 2). The caller checked IF and shadow. */
+/* Delivers an external interrupt (vector from dev_intr_ack()), or NMI (vector 2). The caller checked IF and shadow, for an NMI
+ * nmi_blocked and shadow. */
 enum emu_result emu_interrupt(struct vm *vm, unsigned vector);
 /* Processor state after RESET (SDM vol. 3, table 9-1). */
 void emu_reset(struct vm *vm);

@@ -1,4 +1,5 @@
 /* tools/cmd_run.c: `verso run`: start a machine, its serial line on standard input and output. */
+#include "devices/bus.h"
 #include "tools/console.h"
 #include "tools/json.h"
 #include "tools/load.h"
@@ -19,7 +20,7 @@ enum { RAM_DEFAULT_MIB = 512, RAM_MIN_MIB = 16, RAM_MAX_MIB = 3072, ESCAPE_DEFAU
 struct options {
     const char *kernel, *append, *append_extra, *entry, *cache, *stats, *stats_to, *lockstep, *trace,
         *trace_events, *escape, *profile, *perf_map;
-    struct opt_list initrd;
+    struct opt_list initrd, device;
     uint64_t ram, stop_after;
     bool no_cache, cache_readonly, emulate, no_stdin;
 };
@@ -33,6 +34,7 @@ static const struct opt options[] = {
      "the kernel command line (an ISO: instead of the boot entry's)"},
     {"append-extra", 0, OPT_STRING, AT(append_extra), "TEXT", "added to the kernel command line"},
     {"entry", 0, OPT_STRING, AT(entry), "LABEL", "boot entry of the ISO (its default)"},
+    {"device", 0, OPT_LIST, AT(device), "NAME", "a device that not every machine has: testdev, debugcon"},
     {"cache", 0, OPT_STRING, AT(cache), "FILE", "the cache ($XDG_CACHE_HOME/verso/cache.db)"},
     {"no-cache", 0, OPT_FLAG, AT(no_cache), NULL, "run without a cache: everything is translated live"},
     {"cache-readonly", 0, OPT_FLAG, AT(cache_readonly), NULL, "use the cache, add nothing to it"},
@@ -102,6 +104,23 @@ static bool parse_lockstep(const char *text, struct run_config *cfg)
     if (errno || *end || !isdigit((unsigned char)text[0])) {
         fprintf(stderr, "verso run: --lockstep=SKIP,COUNT takes two numbers of instructions\n");
         return false;
+    }
+    return true;
+}
+
+static bool parse_devices(const struct opt_list *list, unsigned *extras)
+{
+    for (unsigned i = 0; i < list->count; i++) {
+        unsigned d = 0;
+        while (d < DEV_EXTRA_COUNT && strcmp(list->item[i], dev_extra_name((enum dev_extra)d)))
+            d++;
+        if (d == DEV_EXTRA_COUNT) {
+            fprintf(stderr, "verso run: unknown device \"%s\"; there are:\n", list->item[i]);
+            for (d = 0; d < DEV_EXTRA_COUNT; d++)
+                fprintf(stderr, "  %-12s %s\n", dev_extra_name((enum dev_extra)d), dev_extra_text((enum dev_extra)d));
+            return false;
+        }
+        *extras |= 1u << d;
     }
     return true;
 }
@@ -343,7 +362,7 @@ static int configure(const struct options *o, int argc, struct run_config *cfg)
         return STATUS_USAGE;
     }
     if (!parse_lockstep(o->lockstep, cfg) || !parse_trace(o->trace_events, &cfg->trace_mask) ||
-        !parse_escape(o->escape, &cfg->escape))
+        !parse_escape(o->escape, &cfg->escape) || !parse_devices(&o->device, &cfg->extras))
         return STATUS_USAGE;
     static struct run_profile profile; /* large; one machine per process */
     cfg->profile = o->profile ? &profile : NULL;

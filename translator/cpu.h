@@ -125,7 +125,8 @@ struct cpu {
     uint32_t cpl;            /* 0..3 */
     uint32_t a20_mask;       /* FFFFFFFFh or FFEFFFFFh */
     uint32_t shadow;         /* interrupt shadow: CPU_SHADOW_* */
-    uint32_t nmi_blocked;
+    uint32_t nmi_blocked;    /* from an NMI's delivery to the next IRET (SDM vol. 3, 6.7.1) */
+    uint32_t nmi_pending;    /* one more NMI waits */
     uint32_t halted;
     uint64_t tsc_hz;         /* of the time-stamp counter, for CPUID leaves 15h and 16h; 0: not told */
     uint32_t tsc_invariant;  /* it runs at that rate whatever the processor sleeps: told, and IA32_TSC_ADJUST is there */

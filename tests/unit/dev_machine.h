@@ -17,8 +17,10 @@ struct machine {
     struct dev_bus *bus;
     uint64_t now, deadline;
     bool intr, a20;
-    unsigned rises, power_offs, resets, exits, deadlines;
+    unsigned rises, power_offs, resets, exits, deadlines, nmis, inits, flushes;
+    uint64_t flushed;
     int exit_code;
+    uint8_t ram[65536]; /* what chips reach by DMA */
     char serial[256], debug[64];
     size_t serial_n, debug_n;
 };
@@ -69,12 +71,45 @@ static inline void m_debug(void *o, uint8_t byte)
     m->debug[m->debug_n++ % sizeof m->debug] = (char)byte;
 }
 
+static inline void m_nmi(void *o)
+{
+    ((struct machine *)o)->nmis++;
+}
+static inline void m_init(void *o)
+{
+    ((struct machine *)o)->inits++;
+}
+static inline void m_flush(void *o, uint64_t gpa)
+{
+    ((struct machine *)o)->flushes++;
+    ((struct machine *)o)->flushed = gpa;
+}
+static inline bool m_dma_read(void *o, uint64_t gpa, void *buf, size_t len)
+{
+    const struct machine *mm = o;
+
+    if (gpa > sizeof mm->ram || len > sizeof mm->ram - gpa)
+        return false;
+    memcpy(buf, mm->ram + gpa, len);
+    return true;
+}
+static inline bool m_dma_write(void *o, uint64_t gpa, const void *buf, size_t len)
+{
+    struct machine *mm = o;
+
+    if (gpa > sizeof mm->ram || len > sizeof mm->ram - gpa)
+        return false;
+    memcpy(mm->ram + gpa, buf, len);
+    return true;
+}
+
 static struct machine m;
 
 static inline void machine_setup(void)
 {
     static const struct dev_host_ops ops = {m_now,   m_deadline, m_intr,   m_a20,  m_off,
-                                            m_reset, m_exit,     m_serial, m_debug};
+                                            m_reset, m_exit,     m_serial, m_debug, m_nmi, m_init,
+                                            m_flush, m_dma_read, m_dma_write};
 
     memset(&m, 0, sizeof m);
     m.a20 = true;

@@ -31,8 +31,23 @@ static void ignore_byte(void *o, uint8_t v)
 {
     (void)o, (void)v;
 }
-static const struct dev_host_ops ops = {now,    ignore_time, ignore_bool, ignore_bool, ignore,
-                                        ignore, ignore_int,  ignore_byte, ignore_byte};
+static void ignore_address(void *o, uint64_t a)
+{
+    (void)o, (void)a;
+}
+static bool no_read(void *o, uint64_t a, void *buf, size_t n)
+{
+    (void)o, (void)a, (void)buf, (void)n;
+    return false;
+}
+static bool no_write(void *o, uint64_t a, const void *buf, size_t n)
+{
+    (void)o, (void)a, (void)buf, (void)n;
+    return false;
+}
+static const struct dev_host_ops ops = {now,        ignore_time, ignore_bool, ignore_bool, ignore, ignore,
+                                        ignore_int, ignore_byte, ignore_byte, ignore,      ignore, ignore_address,
+                                        no_read,    no_write};
 
 struct box box_new(void)
 {

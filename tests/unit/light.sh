@@ -28,6 +28,8 @@ emu_fpu_unhide
 emu_pick_fpu
 machine_prepare
 code_drop_page
+vm_apic_base_changed
+vm_code_written
 vm_paging_changed'
 
 grep '"command"' "$commands" | grep -q -e ' -O[123s]' || { echo "not optimized: light exits are off" && exit 77; }

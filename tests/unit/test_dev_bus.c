@@ -24,7 +24,7 @@ END_TEST
 START_TEST(mmio_reads_ones)
 {
     ck_assert_uint_eq(dev_mmio_read(m.bus, 0xB8000, 2), 0xFFFF);
-    ck_assert_uint_eq(dev_mmio_read(m.bus, 0xFEE00000, 4), 0xFFFFFFFF);
+    ck_assert_uint_eq(dev_mmio_read(m.bus, 0xFED00000, 4), 0xFFFFFFFF);
     dev_mmio_write(m.bus, 0xB8000, 1, 1);
 }
 END_TEST
@@ -99,6 +99,8 @@ START_TEST(garbage_on_every_port_is_survived)
             port = (uint16_t)(0x600 + (x >> 24) % 12);
         dev_port_write(m.bus, port, size, x * 2654435761u);
         dev_port_read(m.bus, port, size);
+        dev_mmio_write(m.bus, (x & 0x200000 ? 0xFEE00000 : 0xFEC00000) + (x >> 7 & 0xFFF), size, x * 40503u);
+        dev_mmio_read(m.bus, (x & 0x400000 ? 0xFEE00000 : 0xFEC00000) + (x >> 9 & 0xFFF), size);
         m.now += x % 100000;
         if (m.deadline <= m.now)
             dev_bus_run_timers(m.bus);

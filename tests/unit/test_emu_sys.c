@@ -1112,7 +1112,12 @@ START_TEST(cpuid_names_the_model)
     ck_assert(!memcmp(&v[1], "Genu", 4) && !memcmp(&v[3], "ineI", 4) && !memcmp(&v[2], "ntel", 4));
     emu_cpuid(c, 1, 0, v);
     ck_assert_uint_eq(v[0], 0x106CA);
-    ck_assert_uint_eq(v[3] >> 9 & 1, 0); /* no APIC */
+    ck_assert_uint_eq(v[3] >> 9 & 1, 1); /* APIC */
+    ck_assert_uint_eq(v[1] >> 24, 0);    /* its initial ID */
+    c->apic_base &= ~0x800ull;
+    emu_cpuid(c, 1, 0, v);
+    ck_assert_uint_eq(v[3] >> 9 & 1, 0); /* switched off */
+    c->apic_base |= 0x800;
     ck_assert_uint_eq(v[2] >> 31, 0);    /* no hypervisor */
     ck_assert_uint_eq(c->tsc_hz, 0);
     emu_cpuid(c, 0x15, 0, v); /* beyond the last: as leaf 2 */
