@@ -463,6 +463,7 @@ static void reach_user(struct machine *m, struct inst *in)
 void code_flush_all(struct machine *m)
 {
     COUNT(m, CODE_FLUSHES);
+    TRACE(m, PAGE_FLUSH, m->code_used - THUNK_BYTES);
     for (unsigned i = 0; i < PAGE_HASH; i++)
         for (struct page_code *pc = m->page_hash[i]; pc; pc = pc->next)
             pc->insts = NULL;
@@ -515,6 +516,7 @@ static struct inst *inst_make(struct machine *m, struct page_code *pc, uint32_t 
     COUNT_ADD(m, CODE_BYTES, v->code_len);
     links_of_new(m, in);
     profile_placed(m, in);
+    TRACE(m, PAGE_PLACE, lin, (uint64_t)pc->pfn * PAGE_SIZE_, v->code_len);
     return in;
 }
 
@@ -612,6 +614,7 @@ static struct cache_key key_of(const struct machine *m, const struct page_code *
 static void count_absent(struct machine *m, const struct page_code *pc)
 {
     uint64_t at = (uint64_t)pc->pfn * PAGE_SIZE_;
+    TRACE(m, PAGE_MISS, at, TRACE_WHY_ABSENT);
     for (unsigned i = 0; i < m->cfg->segment_count; i++) {
         const struct run_segment *s = &m->cfg->segment[i];
         if (!(pc->mode & XLAT_MODE_USER) && at + PAGE_SIZE_ > s->paddr &&
@@ -631,10 +634,12 @@ static bool load_page(struct machine *m, struct page_code *pc, const uint8_t *re
 {
     struct cache_key key = key_of(m, pc);
     struct cache_record rec;
+    uint64_t at = (uint64_t)pc->pfn * PAGE_SIZE_;
     enum cache_refusal why = CACHE_REFUSAL_NONE;
     enum cache_code got = cache_get(m->cfg->cache, &key, recto, &m->cache_buf, &rec, &why);
     if (got == CACHE_REFUSED) {
         COUNT(m, PAGE_MISS_REFUSED);
+        TRACE(m, PAGE_MISS, at, TRACE_WHY_REFUSED);
         return false;
     }
     if (got != CACHE_OK) {
@@ -644,14 +649,17 @@ static bool load_page(struct machine *m, struct page_code *pc, const uint8_t *re
     if (!xlat_deserialize(rec.verso, rec.verso_len, &pc->verso) || pc->verso.mode != pc->mode ||
         pc->verso.options != m->options) {
         COUNT(m, PAGE_MISS_REFUSED);
+        TRACE(m, PAGE_MISS, at, TRACE_WHY_REFUSED);
         return false;
     }
     note_attr(pc, rec.attr);
     if (!has_entry(pc, off)) {
         COUNT(m, PAGE_MISS_ENTRY);
+        TRACE(m, PAGE_MISS, at, TRACE_WHY_ENTRY);
         return false;
     }
     COUNT(m, PAGE_HIT);
+    TRACE(m, PAGE_HIT, at, pc->verso.code_len);
     cache_touch(m->cfg->cache, &key);
     return true;
 }
@@ -767,6 +775,11 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
             return NULL;
         }
         COUNT_ADD(m, TRANSLATE_NS, machine_now_ns() - t);
+        if (!cached)
+            TRACE(m, PAGE_MISS, (uint64_t)pfn * PAGE_SIZE_, TRACE_WHY_OFF);
+        else if (old)
+            TRACE(m, PAGE_MISS, (uint64_t)pfn * PAGE_SIZE_, TRACE_WHY_RESCAN);
+        TRACE(m, PAGE_SCAN, (uint64_t)pfn * PAGE_SIZE_, pc->verso.insn_count, pc->verso.code_len);
         if (cached && !m->cfg->cache_readonly && !pc->forced)
             store_page(m, pc);
     }
@@ -816,6 +829,7 @@ static struct page_code *unit_get(struct machine *m, uint32_t pfn, uint32_t pfn2
         return NULL;
     }
     COUNT(m, UNITS);
+    TRACE(m, PAGE_UNIT, (uint64_t)pfn * PAGE_SIZE_ + off, (uint64_t)pfn2 * PAGE_SIZE_);
     enter_page(m, pc);
     m->vm.code_pages[pfn2] |= CODE_PAGE_UNIT;
     window_protect(m, pfn2);
@@ -842,6 +856,7 @@ static void units_drop(struct machine *m, uint32_t pfn)
 void code_drop_page(struct machine *m, uint32_t pfn)
 {
     uint64_t made_ns = 0;
+    TRACE(m, PAGE_DROP, (uint64_t)pfn * PAGE_SIZE_);
     for (struct page_code *pc = m->page_hash[code_page_bucket(pfn)], *next; pc; pc = next) {
         next = pc->next;
         if (pc->pfn == pfn && !pc->unit) {
@@ -946,6 +961,7 @@ void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip)
     if (host < 0 || (uint32_t)host + 5 > in->code_len)
         return;
     set_bit(pc->emulate, off);
+    TRACE(m, PAGE_FORCE, eip, 0);
     struct scan_insn insn;
     if (pc->unit || scan_decode(m->vm.ram + (uint64_t)pc->pfn * PAGE_SIZE_ + off, SCAN_PAGE_SIZE - off, 32,
                                 &insn) != SCAN_OK)
@@ -1008,6 +1024,7 @@ bool code_force_user(struct machine *m, struct inst *in, uint32_t eip)
     if (page_make(m, pc->pfn, pc->mode, off, pc))
         page_remove(m, pc);
     COUNT(m, SITES_USER);
+    TRACE(m, PAGE_FORCE, eip, 1);
     return true;
 }
 

@@ -63,6 +63,8 @@ void emu_refresh(struct emu *e)
         e->bp_port |= on && kind == 2 && (c->cr4 & CPU_CR4_DE);
     }
     e->tlb = e->bp_data ? no_tlb : e->vm->tlb[e->user];
+    e->flow = e->vm->observe & VM_OBSERVE_FLOW;
+    e->before = e->flow || (c->dr[7] & 0xFF);
 }
 
 static void init(struct emu *e, struct vm *vm)
@@ -323,6 +325,7 @@ static enum emu_result deliver(struct emu *e, unsigned vector, enum emu_int_kind
                                uint32_t error)
 {
     struct event ev = {vector, kind, has_error, error};
+    struct vm_place from = vm_place(e->c);
     /* What MOV SS held back comes after the transfer, if the next instruction makes one (vol. 3, 6.8.3). */
     e->db_bits |= SHADOW_DB(e->c->shadow);
     e->segs = true;
@@ -331,8 +334,11 @@ static enum emu_result deliver(struct emu *e, unsigned vector, enum emu_int_kind
         vm_exception(e->vm, vector, has_error, error);
     for (;;) {
         if (try_deliver(e, &ev)) {
+            if (unlikely(e->flow))
+                vm_transfer(e->vm, TRACE_ENTER, from, ev.vector);
             if (!e->db_bits)
                 break;
+            from = vm_place(e->c);
             /* The T bit of a task entered, or a data breakpoint on the stack used: reported in front of the
              * handler (SDM vol. 3, 17.3.1.2 and 17.3.1.5). */
             note_debug(e);
@@ -455,6 +461,50 @@ static bool after(struct emu *e, uint32_t flags_before)
     return trap;
 }
 
+static enum trace_kind far_kind(const struct scan_insn *i)
+{
+    if (i->map == SCAN_MAP_0F)
+        return i->opcode == 0x34 ? TRACE_SYSENTER : TRACE_SYSEXIT;
+    switch (i->opcode) {
+    case 0x9A:
+        return TRACE_FAR_CALL;
+    case 0xEA:
+        return TRACE_FAR_JUMP;
+    case 0xCA:
+    case 0xCB:
+        return TRACE_FAR_RET;
+    case 0xCF:
+        return TRACE_IRET;
+    case 0xFF:
+        return scan_modrm_reg(i) == 3 ? TRACE_FAR_CALL : TRACE_FAR_JUMP;
+    default:
+        return TRACE_INT;
+    }
+}
+
+/* The instruction just done, if control did not simply go on behind it. */
+static void report_transfer(struct emu *e, const struct scan_insn *i)
+{
+    static const uint8_t near_kind[] = {[SCAN_FLOW_JCC] = TRACE_JUMP,   [SCAN_FLOW_JMP] = TRACE_JUMP,
+                                        [SCAN_FLOW_CALL] = TRACE_CALL,  [SCAN_FLOW_IJMP] = TRACE_JUMP,
+                                        [SCAN_FLOW_ICALL] = TRACE_CALL, [SCAN_FLOW_RET] = TRACE_RET};
+    bool on = e->c->eip == e->from.eip + i->len, may_go_on = i->flow == SCAN_FLOW_JCC || i->opcode == 0xCE;
+    if (i->flow == SCAN_FLOW_NEXT || i->flow == SCAN_FLOW_STOP || (on && may_go_on))
+        return;
+    vm_transfer(e->vm, i->flow == SCAN_FLOW_FAR ? far_kind(i) : (enum trace_kind)near_kind[i->flow], e->from, 0);
+}
+
+/* Out of the way of ordinary instructions, which test one bool. */
+static void before(struct emu *e)
+{
+    if (e->c->dr[7] & 0xFF)
+        check_breakpoints(e);
+    if (e->flow) {
+        e->from = vm_place(e->c);
+        e->attn = true;
+    }
+}
+
 static enum emu_result loop(struct emu *e, unsigned n, volatile int *stop)
 {
     struct cpu *c = e->c;
@@ -474,8 +524,8 @@ static enum emu_result loop(struct emu *e, unsigned n, volatile int *stop)
     }
     for (;;) {
         e->esp0 = c->gpr[CPU_ESP];
-        if (unlikely(c->dr[7] & 0xFF))
-            check_breakpoints(e);
+        if (unlikely(e->before))
+            before(e);
         const struct dinsn *d = fetch(e);
         uint32_t flags = c->eflags_sys;
         e->next = c->eip + d->i.len;
@@ -486,6 +536,8 @@ static enum emu_result loop(struct emu *e, unsigned n, volatile int *stop)
         e->snap_on = false;
         e->count++;
         if (unlikely(e->attn || c->shadow || (flags & (CPU_TF | CPU_RF)))) {
+            if (e->flow)
+                report_transfer(e, &d->i);
             if (after(e, flags))
                 return deliver(e, CPU_EXC_DB, EMU_INT_TRAP, false, 0);
             if (e->stop)

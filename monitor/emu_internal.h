@@ -64,6 +64,9 @@ struct emu {
     uint32_t db_bits; /* DR6 bits of a data or I/O breakpoint hit, to be reported after the instruction */
     bool bp_data;     /* data breakpoints are armed */
     bool bp_port;     /* port breakpoints are */
+    bool flow;        /* control transfers are reported: */
+    struct vm_place from;
+    bool before;      /* there is something to do before each instruction */
     enum emu_result result;
     /* Fault */
     unsigned vector;

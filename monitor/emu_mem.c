@@ -69,6 +69,7 @@ static uint32_t span_read(struct emu *e, struct span s, unsigned size)
     uint8_t was = vm_doing(e->vm, RUN_DOING_DEVICES);
     uint32_t v = dev_mmio_read(e->vm->bus, s.gpa, size);
     vm_doing(e->vm, was);
+    vm_mmio_access(e->vm, s.gpa, size, v, false);
     return v;
 }
 
@@ -76,6 +77,7 @@ static void span_write(struct emu *e, struct span s, unsigned size, uint32_t v)
 {
     if (!s.p) {
         uint8_t was = vm_doing(e->vm, RUN_DOING_DEVICES);
+        vm_mmio_access(e->vm, s.gpa, size, v, true);
         dev_mmio_write(e->vm->bus, s.gpa, size, v);
         vm_doing(e->vm, was);
         emu_stop(e); /* a device may have something to say */

@@ -16,6 +16,8 @@ static struct machine *heavy(void *opaque)
 void machine_end(struct machine *m, enum run_end end)
 {
     if (!m->ended) {
+        if (end == RUN_TRIPLE_FAULT)
+            TRACE(m, SHUTDOWN, m->vm.cpu->cr2);
         m->ended = true;
         m->end = end;
     }

@@ -3,7 +3,6 @@
 #include "monitor/light.h"
 #include "monitor/quick.h"
 #include "monitor/stubs.h"
-#include "monitor/trace.h"
 
 static bool flat_segment(const struct cpu_seg *s)
 {
@@ -36,15 +35,42 @@ void vm_exception(struct vm *vm, unsigned vector, bool has_error, uint32_t error
     COUNT(m, EXCEPTIONS);
     if (vector == CPU_EXC_PF)
         COUNT(m, PAGE_FAULTS);
-    TRACE(m, RUN_TRACE_EXC, "exception %u eip=%08x cpl=%u error=%x%s cr2=%08x", vector, vm->cpu->eip,
-          vm->cpu->cpl, error, has_error ? "" : " (none)", vm->cpu->cr2);
+    TRACE(m, EXCEPTION, vector, has_error ? (uint64_t)error + 1 : 0, vm->cpu->cr2);
 }
 
 void vm_port_access(struct vm *vm, uint16_t port, unsigned size, uint32_t value, bool write)
 {
-    if (vm->run)
-        TRACE(machine_of(vm), RUN_TRACE_IO, "%s %04x size=%u value=%x eip=%08x", write ? "out" : "in", port,
-              size, value, vm->cpu->eip);
+    if (!vm->run)
+        return;
+    struct machine *m = machine_of(vm);
+    if (write)
+        TRACE(m, OUT, port, size, value);
+    else
+        TRACE(m, IN, port, size, value);
+}
+
+void vm_mmio_access(struct vm *vm, uint64_t gpa_, unsigned size, uint32_t value, bool write)
+{
+    if (!vm->run)
+        return;
+    struct machine *m = machine_of(vm);
+    if (write)
+        TRACE(m, MMIO_WRITE, gpa_, size, value);
+    else
+        TRACE(m, MMIO_READ, gpa_, size, value);
+}
+
+void vm_transfer(struct vm *vm, enum trace_kind kind, struct vm_place from, unsigned vector)
+{
+    if (!vm->run)
+        return;
+    struct machine *m = machine_of(vm);
+    struct vm_place to = vm_place(vm->cpu);
+    const uint64_t field[TRACE_FIELDS] = {to.eip, to.cs, to.context, vector};
+    if (!(m->tracing >> kind & 1))
+        return;
+    cpu_fx_save(vm->cpu);
+    machine_trace(m, kind, from, field);
 }
 
 bool machine_translatable(const struct machine *m)
@@ -53,7 +79,7 @@ bool machine_translatable(const struct machine *m)
     return m->flat && (c->cr0 & CPU_CR0_PE) && !(c->eflags_sys & (CPU_VM | CPU_TF)) &&
            (c->cpl == 0 || c->cpl == 3) && c->shadow == 0 && c->a20_mask == 0xFFFFFFFFu &&
            (c->dr[7] & 0xFF) == 0 && !((c->eflags_sys & CPU_AC) && (c->cr0 & CPU_CR0_AM) && c->cpl == 3) &&
-           !m->cfg->emulate_only;
+           !m->cfg->emulate_only && (!(m->vm.observe & VM_OBSERVE_FLOW) || m->cfg->lockstep);
 }
 
 uint32_t machine_mode(const struct machine *m)

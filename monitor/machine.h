@@ -255,6 +255,8 @@ struct machine {
     uint32_t mode;           /* XLAT_MODE_* for the current state */
     bool flat;               /* segments allow translated code */
     bool light;              /* light exits are allowed (light.h) */
+    struct trace *trace;     /* NULL: none */
+    uint64_t tracing;        /* kinds of events wanted now */
     enum emu_result light_result;
     uint32_t why, operand; /* r9d and r10d of the last exit that emulates */
     bool intr; /* level of the 8259's request */
@@ -293,6 +295,18 @@ static inline struct machine *machine_of(struct vm *vm)
 {
     return (struct machine *)(void *)vm;
 }
+/* trace.c. Reports an event of group FLOW's or another kind, field values in the order of trace.def; only if wanted. */
+void machine_trace(struct machine *m, enum trace_kind kind, struct vm_place at, const uint64_t field[TRACE_FIELDS]);
+/* What is to be reported has changed: decides what the emulator reports and whether light exits are possible. */
+void machine_observe(struct machine *m);
+#define TRACE(m, kind, ...)                                                                                  \
+    do {                                                                                                     \
+        if (__builtin_expect((m)->tracing >> TRACE_##kind & 1, 0)) {                                         \
+            cpu_fx_save((m)->vm.cpu);                                                                        \
+            machine_trace((m), TRACE_##kind, vm_place((m)->vm.cpu),                                          \
+                          (const uint64_t[TRACE_FIELDS]){__VA_ARGS__});                                      \
+        }                                                                                                    \
+    } while (0)
 #define COUNT(m, id)        ((m)->counter[RUN_COUNTER_##id]++)
 #define COUNT_ADD(m, id, n) ((m)->counter[RUN_COUNTER_##id] += (n))
 

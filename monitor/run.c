@@ -20,7 +20,6 @@
 #include "monitor/machine.h"
 #include "monitor/profile.h"
 #include "monitor/signals.h"
-#include "monitor/trace.h"
 
 #define SHADOW_BYTES (256u << 10)
 /* Emulated in one go when the state is not one that translated code is made for (segments, real mode, ...).
@@ -126,9 +125,9 @@ void vm_paging_changed(struct vm *vm, enum vm_flush what, gva_t page)
     const struct cpu *c = vm->cpu;
     cpu_fx_save(vm->cpu);
     if (what == VM_FLUSH_PAGE)
-        TRACE(m, RUN_TRACE_CR, "invlpg %08x eip=%08x", page.v, c->eip);
+        TRACE(m, INVLPG, page.v);
     else
-        TRACE(m, RUN_TRACE_CR, "paging cr0=%08x cr3=%08x cr4=%08x eip=%08x", c->cr0, c->cr3, c->cr4, c->eip);
+        TRACE(m, PAGING, c->cr0, c->cr3, c->cr4, c->efer);
     window_paging_changed(m, what, page);
 }
 
@@ -214,6 +213,7 @@ static void idle(struct machine *m)
     struct cpu *c = m->vm.cpu;
     uint64_t from = machine_now_ns();
     uint8_t was = vm_doing(&m->vm, RUN_DOING_IDLE);
+    TRACE(m, HLT, 0);
     while (!m->ended && !(c->irq_pending && c->vif) && !nmi_due(c)) {
         if (m->out_len)
             machine_flush_output(m);
@@ -228,7 +228,7 @@ static void idle(struct machine *m)
 static void deliver_nmi(struct machine *m)
 {
     COUNT(m, NMIS);
-    TRACE(m, RUN_TRACE_IRQ, "nmi eip=%08x", m->vm.cpu->eip);
+    TRACE(m, NMI, 0);
     m->vm.cpu->nmi_pending = 0;
     if (emu_interrupt(&m->vm, CPU_EXC_NMI) == EMU_SHUTDOWN)
         machine_end(m, RUN_TRIPLE_FAULT);
@@ -238,7 +238,7 @@ static void deliver(struct machine *m)
 {
     uint8_t vector = dev_intr_ack(m->vm.bus);
     COUNT(m, IRQS);
-    TRACE(m, RUN_TRACE_IRQ, "irq vector=%02x eip=%08x", vector, m->vm.cpu->eip);
+    TRACE(m, IRQ, vector);
     if (emu_interrupt(&m->vm, vector) == EMU_SHUTDOWN)
         machine_end(m, RUN_TRIPLE_FAULT);
 }
@@ -294,14 +294,8 @@ static void emulate_faulting(struct machine *m)
     struct cpu *c = m->vm.cpu;
     uint32_t eip = c->eip;
     COUNT(m, FAULT_EMULATED);
-    TRACE(m, RUN_TRACE_PAGE, "fault eip=%08x cpl=%u address=%08x %s%s", eip, c->cpl, m->fault_addr.v,
-          m->fault_write ? "write" : "read", m->fault_site ? " not mappable" : "");
-    if (m->cfg->trace && (m->cfg->trace_mask & RUN_TRACE_PAGE)) {
-        char text[96] = "?";
-        scan_disassemble((const uint8_t *)(uintptr_t)m->fault_rip, 15, 64, 0, text, sizeof(text));
-        TRACE(m, RUN_TRACE_PAGE, "  host %#llx: %s (host address %#llx)", (unsigned long long)m->fault_rip,
-              text, (unsigned long long)m->fault_host);
-    }
+    TRACE(m, PAGE_FAULT, m->fault_addr.v, m->fault_write, m->fault_site,
+          m->fault_rip - (uint64_t)(uintptr_t)m->code_rx);
     if (m->fault_chunk && window_mark_chunk(m, m->fault_addr, m->fault_user))
         return; /* once more, in the other window */
     if (m->fault_site) {
@@ -535,7 +529,8 @@ static bool start(struct machine *m, char *err, size_t size)
     if (!make_ram(m, err, size) || !make_cpu(m, err, size))
         return false;
     m->vm.run = m;
-    m->light = LIGHT_POSSIBLE && !m->cfg->lockstep && !m->cfg->trace;
+    m->trace = m->cfg->trace;
+    machine_observe(m);
     if (!window_init(m, err, size) || !code_init(m, err, size))
         return false;
     m->t0_ns = machine_now_ns();

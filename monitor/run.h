@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 struct cache;
+struct trace;
 
 /* How a run ended. The process exit statuses follow from these in tools/. */
 enum run_end {
@@ -86,14 +87,12 @@ struct run_config {
     bool emulate_only;             /* no translation at all (oracle, debugging) */
     bool lockstep;                 /* translate one instruction at a time and compare each with the emulator */
     uint64_t lockstep_skip, lockstep_count; /* instructions to run before, and in, lockstep (count 0: to the end) */
-    FILE *trace;                   /* exceptions, interrupts, port I/O, paging; NULL: none */
-    unsigned trace_mask;           /* RUN_TRACE_* */
+    struct trace *trace;           /* events go there (trace.h); the caller flushes and closes it; NULL: none */
     struct run_profile *profile;   /* filled during the run; NULL: none */
     FILE *perf_map;                /* names of code memory for perf; NULL: none */
     unsigned extras;               /* bit per enum dev_extra (devices/bus.h): devices not every machine has */
     uint64_t stop_after_insns;     /* emulated-only/lockstep runs: stop after that many (0: never) */
 };
-enum { RUN_TRACE_EXC = 1, RUN_TRACE_IRQ = 2, RUN_TRACE_IO = 4, RUN_TRACE_CR = 8, RUN_TRACE_PAGE = 16 };
 
 /* Counters: RUN_COUNTER(id, "name", "meaning") in counter.def; all of them in run_result.counter[]. */
 enum run_counter {

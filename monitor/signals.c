@@ -118,6 +118,8 @@ static void die(int sig, const siginfo_t *si, const greg_t *g)
     if (n > 0)
         (void)!write(2, text, (size_t)n);
     signal(sig, SIG_DFL);
+    if (m && m->trace)
+        (void)trace_flush(m->trace); /* what led here */
 }
 
 static bool in_translated(const struct machine *m, uint64_t rip)

@@ -4,6 +4,7 @@
 
 #include "devices/bus.h"
 #include "monitor/run.h"
+#include "monitor/trace.h"
 #include "translator/cpu.h"
 
 /* Guest-physical and guest-linear addresses: distinct types, never plain integers. */
@@ -56,7 +57,24 @@ struct vm {
     uint16_t tlb_index[64];
     void *run;             /* the run loop's own (monitor/run.c) */
     volatile uint8_t doing; /* enum run_doing: what the vCPU's thread is at (profile.h) */
+    uint8_t observe; /* VM_OBSERVE_*: what the emulator is to report; machine_observe() sets it */
 };
+enum {
+    VM_OBSERVE_FLOW = 1, /* control transfers, to vm_transfer() */
+};
+
+/* Where an instruction is, for those who report it. */
+struct vm_place {
+    uint32_t eip;
+    uint16_t cs;
+    uint8_t context; /* as trace_event.context */
+};
+static inline struct vm_place vm_place(const struct cpu *c)
+{
+    unsigned mode = !(c->cr0 & CPU_CR0_PE) ? TRACE_MODE_REAL : c->eflags_sys & CPU_VM ? TRACE_MODE_V86
+                    : c->seg[1].attr & 0x4000 ? TRACE_MODE_P32 : TRACE_MODE_P16;
+    return (struct vm_place){c->eip, c->seg[1].sel, (uint8_t)(mode << 2 | (c->cpl & 3))};
+}
 
 /* Says what the thread is at from now on; returns what it was at, to be said again afterwards. Async-signal-safe. */
 static inline uint8_t vm_doing(struct vm *vm, uint8_t what)
@@ -72,6 +90,9 @@ void vm_code_written(struct vm *vm, gpa_t a, unsigned len);
 /* For counters and traces; they change nothing. An exception is about to be delivered (cpu->eip: where it is reported); a port was accessed. */
 void vm_exception(struct vm *vm, unsigned vector, bool has_error, uint32_t error);
 void vm_port_access(struct vm *vm, uint16_t port, unsigned size, uint32_t value, bool write);
+void vm_mmio_access(struct vm *vm, uint64_t gpa, unsigned size, uint32_t value, bool write);
+/* A control transfer (a kind of group FLOW) has been done: from there to the present state. vector: of ENTER. */
+void vm_transfer(struct vm *vm, enum trace_kind kind, struct vm_place from, unsigned vector);
 /* Paging state changed: what = VM_FLUSH_*. The MMU has flushed its own TLB already. */
 enum vm_flush { VM_FLUSH_CR3, VM_FLUSH_PAGE, VM_FLUSH_ALL };
 void vm_paging_changed(struct vm *vm, enum vm_flush what, gva_t page);

@@ -725,6 +725,7 @@ void window_protect(struct machine *m, uint32_t pfn)
             continue;
         struct window *w = &m->window[r->window];
         COUNT(m, MPROTECTS);
+        TRACE(m, PAGE_PROTECT, (uint64_t)(r->index * REGION_PAGES + page) * PAGE_SIZE_, (uint64_t)pfn * PAGE_SIZE_);
         if (mprotect(w->base + (uint64_t)(r->index * REGION_PAGES + page) * PAGE_SIZE_, PAGE_SIZE_,
                      PROT_READ) != 0) {
             window_reset(m, w); /* out of VMAs; the list has changed under us: start again */

@@ -5,6 +5,7 @@
 #include "tools/load.h"
 #include "tools/profile_report.h"
 #include "tools/tools.h"
+#include "tools/trace_select.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -19,9 +20,10 @@ enum { RAM_DEFAULT_MIB = 512, RAM_MIN_MIB = 16, RAM_MAX_MIB = 3072, ESCAPE_DEFAU
 
 struct options {
     const char *kernel, *append, *append_extra, *entry, *cache, *stats, *stats_to, *lockstep, *trace,
-        *trace_events, *escape, *profile, *perf_map;
+        *trace_format, *escape, *profile, *perf_map;
     struct opt_list initrd, device;
-    uint64_t ram, stop_after;
+    struct trace_select select;
+    uint64_t ram, stop_after, trace_ring;
     bool no_cache, cache_readonly, emulate, no_stdin;
 };
 
@@ -47,9 +49,15 @@ static const struct opt options[] = {
      "compare translated code with the emulator, each instruction"},
     {"stop-after", 0, OPT_UINT, AT(stop_after), "N",
      "stop after N instructions (with --emulate or --lockstep)"},
-    {"trace", 0, OPT_STRING, AT(trace), "FILE", "write events to a file"},
-    {"trace-events", 0, OPT_STRING, AT(trace_events), "LIST",
-     "exc,irq,io,cr,page or all (exc,irq,io)"},
+    {"trace", 0, OPT_STRING, AT(trace), "FILE", "write events to a file; -: standard error"},
+    {"trace-events", 0, OPT_STRING, AT(select.events), "LIST",
+     "groups or kinds of events; \"list\" shows them (exc,irq,io)"},
+    {"trace-format", 0, OPT_STRING, AT(trace_format), "FORM", "text, or binary: see verso trace (text)"},
+    {"trace-ring", 0, OPT_UINT, AT(trace_ring), "N", "only the last N events, written at the end however it comes"},
+    {"trace-eip", 0, OPT_STRING, AT(select.eip), "RANGES", "only events in, or leading to, FIRST-LAST,... (hexadecimal)"},
+    {"trace-cpl", 0, OPT_STRING, AT(select.cpl), "LIST", "only events at these privilege levels"},
+    {"trace-skip", 0, OPT_UINT, AT(select.skip), "N", "begin after N events"},
+    {"trace-count", 0, OPT_UINT, AT(select.count), "N", "end after N events"},
     {"profile", 0, OPT_OPTIONAL, AT(profile), "FILE",
      "sample where time goes; a report at the end, to standard error or a file"},
     {"perf-map", 0, OPT_OPTIONAL, AT(perf_map), "FILE",
@@ -59,33 +67,27 @@ static const struct opt options[] = {
     {0},
 };
 
-static const struct {
-    const char *name;
-    unsigned bit;
-} trace_names[] = {{"exc", RUN_TRACE_EXC}, {"irq", RUN_TRACE_IRQ},   {"io", RUN_TRACE_IO},
-                   {"cr", RUN_TRACE_CR},   {"page", RUN_TRACE_PAGE}};
-
-static bool parse_trace(const char *list, unsigned *mask)
+/* Checks the options of the trace; trace_fd is opened later. */
+static bool parse_trace(const struct options *o, struct trace_config *t)
 {
-    *mask = RUN_TRACE_EXC | RUN_TRACE_IRQ | RUN_TRACE_IO;
-    if (!list)
-        return true;
-    *mask = 0;
-    char word[32];
-    while ((list = tools_next_path(list, word, sizeof(word)))) {
-        bool found = !strcmp(word, "all");
-        if (found)
-            *mask = ~0u;
-        for (size_t i = 0; i < sizeof(trace_names) / sizeof(trace_names[0]); i++)
-            if (!strcmp(word, trace_names[i].name)) {
-                *mask |= trace_names[i].bit;
-                found = true;
-            }
-        if (!found) {
-            fprintf(stderr, "verso run: unknown trace event \"%s\"\n", word);
-            return false;
-        }
+    bool binary = o->trace_format && !strcmp(o->trace_format, "binary");
+    if (!trace_select_parse("run", "trace-", &o->select, "exc,irq,io", &t->filter))
+        return false;
+    if (o->trace_format && !binary && strcmp(o->trace_format, "text")) {
+        fprintf(stderr, "verso run: --trace-format is text or binary\n");
+        return false;
     }
+    if (o->trace_ring > TRACE_RING_MAX) {
+        fprintf(stderr, "verso run: --trace-ring takes at most %u\n", TRACE_RING_MAX);
+        return false;
+    }
+    if (binary && !o->trace) {
+        fprintf(stderr, "verso run: --trace-format binary needs --trace FILE\n");
+        return false;
+    }
+    t->fd = -1;
+    t->binary = binary;
+    t->ring = o->trace_ring;
     return true;
 }
 
@@ -347,7 +349,7 @@ static int run_loaded(const struct options *o, struct run_config *cfg, const str
     return status;
 }
 
-static int configure(const struct options *o, int argc, struct run_config *cfg)
+static int configure(const struct options *o, int argc, struct run_config *cfg, struct trace_config *trace)
 {
     if ((argc == 1) == (o->kernel != NULL) || argc > 1) {
         fprintf(stderr, "verso run: give one ISO, or --kernel FILE (verso run --help)\n");
@@ -361,8 +363,8 @@ static int configure(const struct options *o, int argc, struct run_config *cfg)
         fprintf(stderr, "verso run: --stats is text or json\n");
         return STATUS_USAGE;
     }
-    if (!parse_lockstep(o->lockstep, cfg) || !parse_trace(o->trace_events, &cfg->trace_mask) ||
-        !parse_escape(o->escape, &cfg->escape) || !parse_devices(&o->device, &cfg->extras))
+    if (!parse_lockstep(o->lockstep, cfg) || !parse_trace(o, trace) || !parse_escape(o->escape, &cfg->escape) ||
+        !parse_devices(&o->device, &cfg->extras))
         return STATUS_USAGE;
     static struct run_profile profile; /* large; one machine per process */
     cfg->profile = o->profile ? &profile : NULL;
@@ -373,13 +375,41 @@ static int configure(const struct options *o, int argc, struct run_config *cfg)
     return STATUS_OK;
 }
 
-static int open_outputs(const struct options *o, struct run_config *cfg)
+/* A ring without a file goes to standard error. */
+static int open_trace(const struct options *o, struct run_config *cfg, struct trace_config *t)
 {
-    int status = STATUS_OK;
-    if (o->trace && !(cfg->trace = fopen(o->trace, "we"))) {
-        fprintf(stderr, "verso: %s: %s\n", o->trace, strerror(errno));
+    if (!o->trace && !o->trace_ring)
+        return STATUS_OK;
+    if (!o->trace || !strcmp(o->trace, "-"))
+        t->fd = dup(2);
+    else
+        t->fd = open(o->trace, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (t->fd < 0 || !(cfg->trace = trace_open(t))) {
+        fprintf(stderr, "verso: %s: %s\n", o->trace ? o->trace : "the trace", strerror(errno));
         return STATUS_IO;
     }
+    return STATUS_OK;
+}
+
+static int close_trace(const struct options *o, const struct run_config *cfg, struct trace_config *t, int status)
+{
+    if (!cfg->trace)
+        return status;
+    int error = trace_flush(cfg->trace);
+    if (close(t->fd) && !error)
+        error = errno;
+    trace_close(cfg->trace);
+    if (!error)
+        return status;
+    fprintf(stderr, "verso: %s: %s\n", o->trace ? o->trace : "the trace", strerror(error));
+    return status ? status : STATUS_IO;
+}
+
+static int open_outputs(const struct options *o, struct run_config *cfg, struct trace_config *trace)
+{
+    int status = open_trace(o, cfg, trace);
+    if (status)
+        return status;
     if (o->perf_map && !(cfg->perf_map = open_perf_map(o->perf_map)))
         return STATUS_IO;
     if (!o->no_cache && !o->emulate) {
@@ -394,6 +424,7 @@ static int run(const struct cmd *self, int argc, char **argv)
 {
     struct options o = {.ram = (uint64_t)RAM_DEFAULT_MIB << 20};
     struct run_config cfg = {0};
+    struct trace_config trace = {.fd = -1};
     switch (opt_parse(self, &o, &argc, argv)) {
     case OPT_HELP:
         return STATUS_OK;
@@ -402,7 +433,11 @@ static int run(const struct cmd *self, int argc, char **argv)
     case OPT_DONE:
         break;
     }
-    int status = configure(&o, argc, &cfg);
+    if (o.select.events && !strcmp(o.select.events, "list")) {
+        trace_select_list();
+        return STATUS_OK;
+    }
+    int status = configure(&o, argc, &cfg, &trace);
     if (status)
         return status;
     struct load_request req = {.iso = argc ? argv[0] : NULL,
@@ -416,11 +451,10 @@ static int run(const struct cmd *self, int argc, char **argv)
     /* Before anything else: the parsers' process should inherit no cache and no terminal setting. */
     if ((status = load_guest(&req, &guest)))
         return status;
-    status = open_outputs(&o, &cfg);
+    status = open_outputs(&o, &cfg, &trace);
     if (!status)
         status = run_loaded(&o, &cfg, &guest);
-    if (cfg.trace)
-        fclose(cfg.trace);
+    status = close_trace(&o, &cfg, &trace, status);
     if (cfg.perf_map && fclose(cfg.perf_map)) {
         fprintf(stderr, "verso: the map for perf: %s\n", strerror(errno));
         status = status ? status : STATUS_IO;

@@ -8,7 +8,7 @@
 #define VERSO_VERSION "0"
 #endif
 
-static const struct cmd *const commands[] = {&cmd_prewarm, &cmd_run, &cmd_cache};
+static const struct cmd *const commands[] = {&cmd_prewarm, &cmd_run, &cmd_cache, &cmd_trace};
 
 static void help(FILE *to)
 {

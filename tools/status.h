@@ -19,6 +19,7 @@
     STATUS(IO, 3, "io", "a file other than guest image and cache cannot be read or written")                 \
     STATUS(DIFFERS, 4, "differs", "cache verify: a record differs, is damaged or is not provably safe")      \
     STATUS(NOT_FOUND, 5, "not-found", "no such image, record or boot entry")                                 \
+    STATUS(TRACE, 6, "trace", "trace: the file is no trace, or parts of it are damaged or missing")          \
     STATUS(RESET, 10, "reset", "the guest reset the machine")                                                \
     STATUS(TRIPLE_FAULT, 11, "triple-fault", "the guest's processor shut down (triple fault)")               \
     STATUS(QUIT, 12, "quit", "ended by the user's escape key or a termination signal")                       \

@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-extern const struct cmd cmd_prewarm, cmd_run, cmd_cache;
+extern const struct cmd cmd_prewarm, cmd_run, cmd_cache, cmd_trace;
 /* Actions of `verso cache` that have a file of their own. */
 extern const struct cmd cmd_cache_show, cmd_cache_verify;
 

@@ -32,7 +32,7 @@ for s in 20 21 22 23 24 25 26 27 30 31 33 34; do
     grep -qE "^ +$s " "$tmp/out" || fail "--help does not document status $s"
 done
 expect_status 0 "--version" "$v" --version
-for c in prewarm run cache; do expect_status 0 "$c --help" "$v" $c --help; done
+for c in prewarm run trace cache; do expect_status 0 "$c --help" "$v" $c --help; done
 for c in ls show stats verify gc rm; do expect_status 0 "cache $c --help" "$v" cache $c --help; done
 
 # Guest images

@@ -28,6 +28,7 @@ emu_fpu_unhide
 emu_pick_fpu
 machine_prepare
 code_drop_page
+machine_trace
 vm_apic_base_changed
 vm_code_written
 vm_paging_changed'

@@ -11,7 +11,7 @@ while read -r n _; do
     grep -qx "$n" <<<"$numbers" || fail "tools/verso.1 names status $n, which does not exist"
 done < <(sed -n '/^.SH EXIT STATUS/,/^.fi/p' tools/verso.1 | grep -E '^ *[0-9]+  ')
 # Every long option of every command is in the manual page.
-for command in prewarm run "cache ls" "cache show" "cache verify" "cache gc"; do
+for command in prewarm run trace "cache ls" "cache show" "cache verify" "cache gc"; do
     # shellcheck disable=SC2086 # two words
     for option in $("$VERSO" $command --help | grep -oE -- '--[a-z][a-z-]+' | sort -u); do
         case $option in --help | --no-map | --no-code | --no-validate) continue ;; esac
