@@ -1,10 +1,11 @@
 #!/bin/bash
-# Installs Debian packages that are missing. Usage: apt.sh build|guest|bench ...
+# Installs Debian packages that are missing. Usage: apt.sh build|guest|suites|bench ...
 # Works as root or through sudo, asks nothing, and does nothing when all are there.
 set -eu
 
 build="gcc libc6-dev cmake ninja-build pkg-config libzydis-dev libsqlite3-dev liblz4-dev libelf-dev check libxxhash-dev libarchive-dev"
 guest="xorriso isolinux syslinux-common cpio gzip xz-utils acpica-tools expect python3"
+suites="gcc-multilib binutils make perl bzip2 xz-utils cpio gzip python3"
 bench="qemu-system-x86 gcc-multilib cpio gzip python3"
 
 wanted=
@@ -12,6 +13,7 @@ for set in "$@"; do
     case $set in
     build) wanted="$wanted $build" ;;
     guest) wanted="$wanted $guest" ;;
+    suites) wanted="$wanted $suites" ;;
     bench) wanted="$wanted $bench" ;;
     *)
         echo "apt.sh: unknown set $set" >&2

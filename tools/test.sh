@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.." || exit 1
 build=${VERSO_BUILD:-$PWD/build}
 
 tools/apt.sh build guest || exit 1
+tools/apt.sh suites || echo "without these packages the suites from distribution source packages are skipped"
 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DVERSO_TESTS=ON || exit 1
 cmake --build "$build" || exit 1
 
