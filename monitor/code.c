@@ -60,6 +60,10 @@ static void set_bit(uint8_t *map, unsigned i)
 {
     map[i >> 3] |= (uint8_t)(1u << (i & 7));
 }
+static enum xlat_hint hint_of(const struct page_code *pc, unsigned off)
+{
+    return (enum xlat_hint)(pc->hint[off >> 2] >> 2 * (off & 3) & 3);
+}
 
 /* The tables of this file: reserved at their greatest size, touched as they fill. */
 #define ARRAYS 11u
@@ -709,8 +713,8 @@ static bool translate_page(struct machine *m, struct page_code *pc, const uint8_
         if (bit(pc->emulate, m->scan->insn[i].off)) {
             m->scan->insn[i].cls = SCAN_CLASS_VIRT; /* a class that always leaves to the emulator */
             pc->forced = true;
-        } else if (bit(pc->user, m->scan->insn[i].off)) {
-            m->scan->insn[i].seg = SCAN_SEG_USER;
+        } else if (hint_of(pc, m->scan->insn[i].off)) {
+            m->scan->insn[i].hint = (uint8_t)hint_of(pc, m->scan->insn[i].off);
             pc->forced = true;
         }
     note_attr(pc, m->scan->attr);
@@ -753,7 +757,7 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
     if (old) {
         memcpy(pc->entry, old->entry, sizeof(pc->entry));
         memcpy(pc->emulate, old->emulate, sizeof(pc->emulate));
-        memcpy(pc->user, old->user, sizeof(pc->user));
+        memcpy(pc->hint, old->hint, sizeof(pc->hint));
         pc->forced = old->forced;
     }
     uint8_t was = vm_doing(&m->vm, RUN_DOING_CACHE);
@@ -992,8 +996,7 @@ void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip)
 /* MOV, MOVZX, MOVSX, arithmetic, CMPXCHG, XADD: one memory operand, no implied one. */
 static bool may_reach_user(const struct scan_insn *i)
 {
-    if (!scan_has_mem(i) || i->adsize != 4 || i->cls != SCAN_CLASS_PLAIN ||
-        !(i->seg == SCAN_SEG_NONE || i->seg == SCAN_DS || i->seg == SCAN_ES))
+    if (i->cls != SCAN_CLASS_PLAIN || !(i->seg == SCAN_SEG_NONE || i->seg == SCAN_DS || i->seg == SCAN_ES))
         return false;
     if (i->map == SCAN_MAP_1B)
         return i->opcode < 0x40 || (i->opcode >= 0x80 && i->opcode <= 0x8B) || i->opcode == 0xC6 ||
@@ -1004,27 +1007,39 @@ static bool may_reach_user(const struct scan_insn *i)
     return false;
 }
 
-bool code_reaches_user(const struct inst *in, uint32_t eip)
+static bool hint_fits(const struct machine *m, const struct page_code *pc, enum xlat_hint hint,
+                      const struct scan_insn *i)
 {
-    return !in->page->unit && eip - in->lin < PAGE_SIZE_ && bit(in->page->user, eip & PAGE_MASK_);
+    if (!scan_has_mem(i) || i->adsize != 4)
+        return false;
+    if (hint == XLAT_HINT_USER)
+        return (m->options & XLAT_OPT_BMI2) && !(pc->mode & XLAT_MODE_USER) && may_reach_user(i);
+    return i->seg != SCAN_FS && i->seg != SCAN_GS;
 }
 
-bool code_force_user(struct machine *m, struct inst *in, uint32_t eip)
+bool code_reaches_user(const struct inst *in, uint32_t eip)
+{
+    return !in->page->unit && eip - in->lin < PAGE_SIZE_ && hint_of(in->page, eip & PAGE_MASK_) == XLAT_HINT_USER;
+}
+
+bool code_force_hint(struct machine *m, struct inst *in, uint32_t eip, enum xlat_hint hint)
 {
     struct page_code *pc = in->page;
     uint32_t off = eip & PAGE_MASK_;
     struct scan_insn insn;
-    if (!(m->options & XLAT_OPT_BMI2) || pc->unit || eip - in->lin >= PAGE_SIZE_ ||
-        (pc->mode & XLAT_MODE_USER) || bit(pc->user, off) || bit(pc->emulate, off) ||
+    if (pc->unit || eip - in->lin >= PAGE_SIZE_ || hint_of(pc, off) || bit(pc->emulate, off) ||
         scan_decode(m->vm.ram + (uint64_t)pc->pfn * PAGE_SIZE_ + off, SCAN_PAGE_SIZE - off, 32, &insn) !=
             SCAN_OK ||
-        !may_reach_user(&insn))
+        !hint_fits(m, pc, hint, &insn))
         return false;
-    set_bit(pc->user, off);
+    pc->hint[off >> 2] |= (uint8_t)(hint << 2 * (off & 3));
     if (page_make(m, pc->pfn, pc->mode, off, pc))
         page_remove(m, pc);
-    COUNT(m, SITES_USER);
-    TRACE(m, PAGE_FORCE, eip, 1);
+    if (hint == XLAT_HINT_USER)
+        COUNT(m, SITES_USER);
+    else
+        COUNT(m, SITES_WRAP);
+    TRACE(m, PAGE_FORCE, eip, hint);
     return true;
 }
 

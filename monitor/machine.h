@@ -20,7 +20,7 @@ struct machine;
 
 #define WINDOW_MAX                  48u /* window 0 is the supervisor's; the rest are user address spaces, kept by CR3 */
 #define WINDOW_BELOW                (2ull << 30)
-#define WINDOW_SPAN                 (12ull << 30) /* 2 GiB below, 4 GiB window, 6 GiB above; see translator/xlat.h */
+#define WINDOW_SPAN                 (42ull << 30) /* 2 GiB below, 4 GiB window, 36 GiB above; see translator/xlat.h */
 #define WINDOW_VOLATILE             4096u
 #define WINDOW_VOLATILE_AT          16u /* drops after which a page is no longer mapped but emulated */
 #define REGION_PAGES                1024u
@@ -111,7 +111,7 @@ struct page_code {
     uint8_t straddle[SCAN_PAGE_SIZE / 8];
     uint8_t entry[SCAN_PAGE_SIZE / 8];   /* entries it was made for */
     uint8_t emulate[SCAN_PAGE_SIZE / 8]; /* instructions made to leave to the emulator */
-    uint8_t user[SCAN_PAGE_SIZE / 8];    /* instructions made to reach user memory */
+    uint8_t hint[SCAN_PAGE_SIZE / 4];    /* enum xlat_hint of each instruction, two bits */
     uint16_t *host; /* by guest offset: host offset of the entry; made when first wanted */
     struct inst *insts;
     struct page_code *next; /* same hash bucket */
@@ -163,9 +163,9 @@ void code_flush_all(struct machine *m);
 void code_unlink_linear(struct machine *m, uint32_t lin);
 /* An instruction keeps faulting: from now on it leaves to the emulator at once. */
 void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip);
-/* An instruction of CPL 0 keeps reaching user memory: from now on its operand goes where user_window[] says. False: it is not of a
- * form that can, or does so already. */
-bool code_force_user(struct machine *m, struct inst *in, uint32_t eip);
+/* An instruction's operand keeps lying where its form does not reach: it is made anew with the hint. False: it is not of a form that can
+ * be, or has been. */
+bool code_force_hint(struct machine *m, struct inst *in, uint32_t eip, enum xlat_hint hint);
 bool code_reaches_user(const struct inst *in, uint32_t eip);
 
 /* -- smc.c: pages that are written while they run */
@@ -266,6 +266,7 @@ struct machine {
     uint64_t fault_rip, fault_host; /* host addresses of the instruction and of the access */
     bool fault_write,
         fault_chunk, /* user_window[] was wrong for the page of an instruction that goes by it */
+        fault_wrap, /* the address wrapped round at 4 GiB */
         fault_user, /* the page is the user's and the access the supervisor's, in the supervisor's window */
         fault_site; /* fault_site: the walk succeeded, the instruction has to be emulated all the same */
     gva_t pf_addr;  /* last #PF given to the guest: mapped on the way back */

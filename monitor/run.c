@@ -310,9 +310,9 @@ static void emulate_faulting(struct machine *m)
             struct inst *in = code_find(m, m->fault_rip);
             if (!in || in->dead) {
                 ;
-            } else if (m->fault_user && code_force_user(m, in, eip)) {
+            } else if (m->fault_user && code_force_hint(m, in, eip, XLAT_HINT_USER)) {
                 window_mark_chunk(m, m->fault_addr, true);
-            } else {
+            } else if (!m->fault_wrap || !code_force_hint(m, in, eip, XLAT_HINT_WRAP)) {
                 code_force_emulation(m, in, eip);
             }
         }

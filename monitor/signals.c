@@ -164,7 +164,7 @@ static void settle_fault(int sig, siginfo_t *si, void *context)
     }
     m->fault_rip = rip;
     m->fault_host = addr;
-    m->fault_site = m->fault_chunk = false;
+    m->fault_site = m->fault_chunk = m->fault_wrap = false;
     m->fault_write = false;
     if (sig == SIGSEGV || sig == SIGBUS) {
         if (addr - (uint64_t)(uintptr_t)m->shadow_stack < PAGE_SIZE_ + 64) {
@@ -187,6 +187,7 @@ static void settle_fault(int sig, siginfo_t *si, void *context)
             return;
         } else if (!is_data_access(m, g, addr)) {
             m->fault_site = true; /* the address wraps round, or the segment is not a flat one */
+            m->fault_wrap = lin + WINDOW_BELOW < WINDOW_SPAN;
         }
     } else {
         COUNT(m, FAULT_OTHER);

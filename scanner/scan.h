@@ -24,7 +24,7 @@ enum {
 };
 
 /* Segment register numbers, in the order of the architecture (SDM vol. 2, table 3-1). */
-enum { SCAN_ES, SCAN_CS, SCAN_SS, SCAN_DS, SCAN_FS, SCAN_GS, SCAN_SEG_USER = 6 /* never decoded: see xlat_translate() */, SCAN_SEG_NONE = 7 };
+enum { SCAN_ES, SCAN_CS, SCAN_SS, SCAN_DS, SCAN_FS, SCAN_GS, SCAN_SEG_NONE = 7 };
 
 /* Opcode maps. */
 enum { SCAN_MAP_1B, SCAN_MAP_0F, SCAN_MAP_0F38, SCAN_MAP_0F3A };
@@ -69,7 +69,7 @@ struct scan_insn {
     uint8_t adsize;  /* effective address size, 2 or 4 */
     uint8_t cls;     /* enum scan_class */
     uint8_t flow;    /* enum scan_flow */
-    uint8_t reserved;
+    uint8_t hint;    /* 0 from the scanner; what is known beside the bytes, for the translator: enum xlat_hint */
     uint16_t flags_read, flags_written; /* EFLAGS bits 0..11 (CF PF AF ZF SF DF OF) certainly or possibly read /
                                            certainly overwritten whatever the operands (undefined counts as written) */
     int32_t disp;    /* sign-extended */

@@ -95,7 +95,7 @@ void emit_op_mem(struct emit *e, unsigned rex_w, unsigned map, unsigned opcode, 
 {
     emit_rex(e, rex_bits(rex_w, reg, m.index, m.base));
     emit_opcode(e, map, opcode);
-    emit_modrm_mem(e, reg, m.base, m.index, 0, m.disp);
+    emit_modrm_mem(e, reg, m.base, m.index, m.scale, m.disp);
 }
 
 void emit_op_reg(struct emit *e, unsigned rex_w, unsigned map, unsigned opcode, unsigned reg, unsigned rm)

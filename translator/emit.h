@@ -38,10 +38,11 @@ struct emit {
     uint8_t *end;
 };
 
-/* [base + index + disp]; HOST_NONE for no index. */
+/* [base + index << scale + disp]; HOST_NONE for no index. */
 struct emit_mem {
     uint8_t base, index;
     int32_t disp;
+    uint8_t scale;
 };
 
 static inline uint32_t emit_pos(const struct emit *e)

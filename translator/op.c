@@ -108,26 +108,26 @@ static struct op_row row_of(const struct scan_insn *i)
 /* --- small pieces
  * ------------------------------------------------------------------------------------------------ */
 
-#define CPU_FIELD(field) ((struct emit_mem){HOST_CPU, HOST_NONE, (int32_t)offsetof(struct cpu, field)})
+#define CPU_FIELD(field) ((struct emit_mem){HOST_CPU, HOST_NONE, (int32_t)offsetof(struct cpu, field), 0})
 
 static struct emit_mem stack(int32_t disp)
 {
-    return (struct emit_mem){HOST_WINDOW, HOST_ESP, disp};
+    return (struct emit_mem){HOST_WINDOW, HOST_ESP, disp, 0};
 }
 
 static struct emit_mem seg_sel(unsigned seg)
 {
-    return (struct emit_mem){HOST_CPU, HOST_NONE, (int32_t)(offsetof(struct cpu, seg_sel) + 4 * seg)};
+    return (struct emit_mem){HOST_CPU, HOST_NONE, (int32_t)(offsetof(struct cpu, seg_sel) + 4 * seg), 0};
 }
 
 static struct emit_mem seg_base(unsigned seg)
 {
-    return (struct emit_mem){HOST_CPU, HOST_NONE, (int32_t)(offsetof(struct cpu, seg_base) + 8 * seg)};
+    return (struct emit_mem){HOST_CPU, HOST_NONE, (int32_t)(offsetof(struct cpu, seg_base) + 8 * seg), 0};
 }
 
 static struct emit_mem seg_window(unsigned seg)
 {
-    return (struct emit_mem){HOST_CPU, HOST_NONE, (int32_t)(offsetof(struct cpu, seg_window) + 8 * seg)};
+    return (struct emit_mem){HOST_CPU, HOST_NONE, (int32_t)(offsetof(struct cpu, seg_window) + 8 * seg), 0};
 }
 
 static unsigned host_gpr(unsigned guest)
@@ -237,7 +237,7 @@ static struct emit_mem far_operand(struct context *c, unsigned seg)
     emit_mov32_load(&c->e, HOST_R9, seg_base(seg));
     emit_lea32(&c->e, HOST_R8, HOST_R8, HOST_R9, 0, 0);
     emit_mov64_load(&c->e, HOST_R9, seg_window(seg));
-    return (struct emit_mem){HOST_R9, HOST_R8, 0};
+    return (struct emit_mem){HOST_R9, HOST_R8, 0, 0};
 }
 
 static struct emit_mem far_address(struct context *c, const struct address *a, unsigned seg)
@@ -252,7 +252,7 @@ static struct emit_mem far_address(struct context *c, const struct address *a, u
     else if (a->disp)
         emit_lea32(&c->e, HOST_R8, HOST_R8, HOST_NONE, 0, a->disp);
     emit_mov64_load(&c->e, HOST_R9, seg_window(seg));
-    return (struct emit_mem){HOST_R9, HOST_R8, 0};
+    return (struct emit_mem){HOST_R9, HOST_R8, 0, 0};
 }
 
 /* The window by the linear address: pext r10, r8, [mask_chunk]; mov r9, [r13 + r10*8 + user_window]. */
@@ -262,23 +262,27 @@ static struct emit_mem user_address(struct context *c, const struct address *a)
     emit_bmi_mem(&c->e, EMIT_PEXT, HOST_R10, HOST_R8, CPU_FIELD(mask_chunk));
     emit_bytes(&c->e, "\x4F\x8B\x8C\xD5", 4);
     emit_4(&c->e, (uint32_t)offsetof(struct cpu, user_window));
-    return (struct emit_mem){HOST_R9, HOST_R8, 0};
+    return (struct emit_mem){HOST_R9, HOST_R8, 0, 0};
 }
 
 /* Emits what the operand needs beforehand (r8, r9, r10, no flags) and returns its host form. */
 static struct emit_mem prepare_address(struct context *c, const struct address *a, const struct scan_insn *i)
 {
-    if (i->seg == SCAN_SEG_USER)
+    uint8_t near = a->disp < XLAT_DISP_MIN ? HOST_WINTOP : HOST_WINDOW;
+
+    if (i->hint == XLAT_HINT_USER)
         return user_address(c, a);
     if (is_far_seg(i))
         return far_address(c, a, i->seg);
-    if (a->index != HOST_NONE) {
+    if (a->base == HOST_NONE && a->index == HOST_NONE)
+        return (struct emit_mem){a->disp < 0 ? HOST_WINTOP : HOST_WINDOW, HOST_NONE, a->disp, 0};
+    if (i->hint == XLAT_HINT_WRAP || (a->base != HOST_NONE && a->index != HOST_NONE)) {
         emit_lea32(&c->e, HOST_R8, a->base, a->index, a->scale, a->disp);
-        return (struct emit_mem){HOST_WINDOW, HOST_R8, 0};
+        return (struct emit_mem){HOST_WINDOW, HOST_R8, 0, 0};
     }
-    if (a->base == HOST_NONE)
-        return (struct emit_mem){a->disp < 0 ? HOST_WINTOP : HOST_WINDOW, HOST_NONE, a->disp};
-    return (struct emit_mem){a->disp < XLAT_DISP_MIN ? HOST_WINTOP : HOST_WINDOW, a->base, a->disp};
+    if (a->base == HOST_NONE) /* a table by index: a sum beyond 4 GiB lands in the guard (XLAT_HINT_WRAP) */
+        return (struct emit_mem){near, a->index, a->disp, a->scale};
+    return (struct emit_mem){near, a->base, a->disp, 0};
 }
 
 static struct emit_mem prepare_mem(struct context *c, const struct scan_insn *i)
@@ -305,7 +309,7 @@ static void high_byte_mem(struct context *c, const struct scan_insn *i)
 
     if (m.base != HOST_R9 && m.index != HOST_R8) {
         emit_lea32(&c->e, HOST_R8, a.base, a.index, a.scale, a.disp);
-        m = (struct emit_mem){HOST_WINDOW, HOST_R8, 0};
+        m = (struct emit_mem){HOST_WINDOW, HOST_R8, 0, 0};
     }
     emit_1(&c->e, 0x86);
     emit_1(&c->e, halves);
@@ -458,7 +462,7 @@ static void lea(struct context *c, const struct scan_insn *i)
 
 static void xlatb(struct context *c, const struct scan_insn *i)
 {
-    struct emit_mem m = {HOST_WINDOW, HOST_R8, 0};
+    struct emit_mem m = {HOST_WINDOW, HOST_R8, 0, 0};
 
     if (mem_is_odd(i)) {
         emulate(c, i);
@@ -476,7 +480,7 @@ static void xlatb(struct context *c, const struct scan_insn *i)
 
 static void rebase(struct context *c, unsigned reg)
 {
-    emit_op_mem(&c->e, 1, SCAN_MAP_1B, 0x8D, reg, (struct emit_mem){HOST_WINDOW, (uint8_t)reg, 0});
+    emit_op_mem(&c->e, 1, SCAN_MAP_1B, 0x8D, reg, (struct emit_mem){HOST_WINDOW, (uint8_t)reg, 0, 0});
 }
 
 /* The window is aligned to 4 GiB: the low half of a rebased pointer is the guest's own. */
@@ -571,7 +575,7 @@ static void pop_mem(struct context *c, const struct scan_insn *i)
 static void leave(struct context *c)
 {
     emit_lea32(&c->e, HOST_R8, HOST_RBP, HOST_NONE, 0, 4);
-    emit_mov32_load(&c->e, HOST_RBP, (struct emit_mem){HOST_WINDOW, HOST_RBP, 0});
+    emit_mov32_load(&c->e, HOST_RBP, (struct emit_mem){HOST_WINDOW, HOST_RBP, 0, 0});
     context_at(c, XLAT_RETRY, 0, 0);
     emit_mov32_rr(&c->e, HOST_ESP, HOST_R8);
 }
@@ -859,7 +863,7 @@ static void call_stub(struct context *c, const struct scan_insn *i, enum xlat_st
     emit_1(&c->e, 0xB8);
     context_reloc_4(c, i->off);
     emit_op_mem(&c->e, 0, SCAN_MAP_1B, 0xFF, 2,
-                (struct emit_mem){HOST_CPU, HOST_NONE, (int32_t)(offsetof(struct cpu, stub) + 8 * stub)});
+                (struct emit_mem){HOST_CPU, HOST_NONE, (int32_t)(offsetof(struct cpu, stub) + 8 * stub), 0});
     c->v->emulated_count++;
 }
 
@@ -1039,7 +1043,7 @@ static void indirect(struct context *c, unsigned n)
     if (!c->bmi2) {
         emit_op_mem(&c->e, 0, SCAN_MAP_1B, 0xFF, n,
                     (struct emit_mem){HOST_CPU, HOST_NONE,
-                                      (int32_t)(offsetof(struct cpu, stub) + 8 * XLAT_STUB_LOOKUP)});
+                                      (int32_t)(offsetof(struct cpu, stub) + 8 * XLAT_STUB_LOOKUP), 0});
         return;
     }
     emit_rorx32(&c->e, HOST_R9, HOST_R8, 4);

@@ -128,7 +128,7 @@ void context_reloc_4(struct context *c, int32_t rel)
 
 void context_jmp_stub(struct context *c, enum xlat_stub stub)
 {
-    struct emit_mem m = {HOST_CPU, HOST_NONE, (int32_t)(offsetof(struct cpu, stub) + 8 * stub)};
+    struct emit_mem m = {HOST_CPU, HOST_NONE, (int32_t)(offsetof(struct cpu, stub) + 8 * stub), 0};
 
     emit_op_mem(&c->e, 0, SCAN_MAP_1B, 0xFF, 4, m);
 }

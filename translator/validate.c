@@ -245,12 +245,10 @@ static bool check_window(struct check *c, const operand_t *o)
     int64_t disp = o->mem.disp.value;
     ZydisRegister index = o->mem.index;
 
-    if (index != ZYDIS_REGISTER_NONE && o->mem.scale != 1)
-        return refuse(c, "scaled index");
     if (index == ZYDIS_REGISTER_NONE)
         return top == (disp < 0) ? true : refuse(c, "absolute address outside the window");
     if (is_scratch64(index)) {
-        if (top || disp != 0 || !(c->k.clean >> (index - ZYDIS_REGISTER_R8) & 1))
+        if (top || disp != 0 || o->mem.scale != 1 || !(c->k.clean >> (index - ZYDIS_REGISTER_R8) & 1))
             return refuse(c, "scratch register as index");
         return true;
     }

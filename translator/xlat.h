@@ -13,9 +13,9 @@
  * Precise state: every host byte has an unwind record that says what the guest state is when the host's RIP points at it.
  * Rule: prepare -> one committing host instruction -> a tail that cannot fault.
  *
- * Memory reachable by guest-controlled addressing lies in [r15 - 2 GiB, r15 + 8 GiB); the monitor keeps all of it outside the
- * 4 GiB window PROT_NONE. Allowed forms: [r15+reg32+disp] with disp >= -256 MiB, [r15+disp32] disp >= 0, [r12+disp32] disp < 0,
- * [r12+reg32+disp] with disp < -256 MiB, [r15+r8..r11], [seg_window or user_window in r9 + r8], rsi/rdi/rbx rebased for string instructions.
+ * Memory reachable by guest-controlled addressing lies in [r15 - 2 GiB, r15 + 40 GiB); the monitor keeps all of it outside the
+ * 4 GiB window PROT_NONE. Allowed forms: [r15+reg32*scale+disp] with disp >= -256 MiB, [r15+disp32] disp >= 0, [r12+disp32] disp < 0,
+ * [r12+reg32*scale+disp] with disp < -256 MiB, [r15+r8..r11], [seg_window or user_window in r9 + r8], rsi/rdi rebased for string instructions.
  *
  * Pure, thread-safe, no allocation beyond struct xlat_verso's own buffers.
  */
@@ -90,10 +90,16 @@ struct xlat_verso {
     uint32_t insn_count, emulated_count; /* guest instructions; those of them that leave through XLAT_STUB_EMULATE */
 };
 
+/* What is known of an instruction beside its bytes (scan_insn.hint): how its operand behaved. Code made with hints is not for the cache. */
+enum xlat_hint {
+    XLAT_HINT_NONE,
+    XLAT_HINT_USER, /* CPL 0: the operand lies where user_window[] says, by its address. Needs BMI2 */
+    XLAT_HINT_WRAP, /* the address wraps round at 4 GiB */
+};
+
 enum xlat_status { XLAT_OK = 0, XLAT_NO_MEMORY, XLAT_TOO_BIG };
 
-/* Translates a scanned page (or unit). bits must be 32. An instruction whose seg has been set to SCAN_SEG_USER (CPL 0 only) has its
- * memory operand where user_window[] says, by its address. Needs BMI2. Leaves *out valid (possibly empty) on failure. */
+/* Translates a scanned page (or unit). bits must be 32. Leaves *out valid (possibly empty) on failure. */
 enum xlat_status xlat_translate(const struct scan_page *page, uint32_t mode, uint32_t options, struct xlat_verso *out)
     __attribute__((warn_unused_result));
 void xlat_verso_init(struct xlat_verso *v);

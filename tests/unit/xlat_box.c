@@ -228,7 +228,7 @@ static void install(int sig)
 void box_init(void)
 {
     stack_t alt = {.ss_size = 1 << 16};
-    uint8_t *area = map(NULL, 16ull << 30, PROT_NONE, MAP_NORESERVE);
+    uint8_t *area = map(NULL, 48ull << 30, PROT_NONE, MAP_NORESERVE);
     int fd = memfd_create("box", 0);
 
     alt.ss_sp = map(NULL, alt.ss_size, PROT_READ | PROT_WRITE, 0);
