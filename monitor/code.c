@@ -35,6 +35,7 @@
 #define CODE_AHEAD       (2ull << 20)
 #define USER_LINKS_TRIED 256u
 #define NO_ENTRY         UINT16_MAX
+#define ENTRY_PATIENCE   3u
 #define INST_HASH        65536u
 #define THUNK_BYTES      ((uint64_t)THUNK_MAX * THUNK_SIZE)
 
@@ -604,9 +605,19 @@ static void note_attr(struct page_code *pc, const uint8_t *attr)
     }
 }
 
-static bool has_entry(struct page_code *pc, uint32_t off)
+/* Is there an instruction at off? It may be one without an entry (XLAT_AT_ESP). */
+static bool has_code(const struct page_code *pc, uint32_t off)
 {
-    return bit(pc->straddle, off) || entry_of(pc, off) >= 0;
+    return bit(pc->straddle, off) || bit(pc->start, off);
+}
+
+/* Control came to an instruction without an entry. Interrupts and faults do that anywhere; a branch (from another page, or computed) does
+ * it at the same place again, and then gets its entry. */
+static bool wants_entry(struct page_code *pc, uint32_t off)
+{
+    if (pc->missed != off)
+        pc->missed = (uint16_t)off, pc->missed_times = 0;
+    return ++pc->missed_times > ENTRY_PATIENCE;
 }
 
 static struct cache_key key_of(const struct machine *m, const struct page_code *pc)
@@ -657,7 +668,7 @@ static bool load_page(struct machine *m, struct page_code *pc, const uint8_t *re
         return false;
     }
     note_attr(pc, rec.attr);
-    if (!has_entry(pc, off)) {
+    if (!has_code(pc, off)) {
         COUNT(m, PAGE_MISS_ENTRY);
         TRACE(m, PAGE_MISS, at, TRACE_WHY_ENTRY);
         return false;
@@ -914,14 +925,17 @@ enum code_result code_resolve(struct machine *m, uint32_t eip, struct mmu_fault 
         return resolve_untranslated(m, eip, pfn);
     if (!pc)
         pc = page_make(m, pfn, m->mode, off, NULL);
-    if (pc && !has_entry(pc, off)) {
+    bool inside = pc && has_code(pc, off) && !bit(pc->straddle, off) && entry_of(pc, off) < 0;
+    if (inside && !wants_entry(pc, off))
+        return CODE_EMULATE;
+    if (pc && (inside || !has_code(pc, off))) {
         COUNT(m, PAGE_RESCAN);
         struct page_code *old = pc;
         /* The new one first: it takes over the entries of the old. */
         pc = page_make(m, pfn, m->mode, off, old);
         page_remove(m, old);
     }
-    if (!pc || !has_entry(pc, off))
+    if (!pc || !has_code(pc, off))
         return CODE_EMULATE;
 
     if (bit(pc->straddle, off)) {
@@ -962,15 +976,15 @@ void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip)
     if (eip - in->lin >= PAGE_SIZE_)
         return;
     int32_t host = entry_of(pc, off);
-    if (host < 0 || (uint32_t)host + 5 > in->code_len)
-        return;
     set_bit(pc->emulate, off);
     TRACE(m, PAGE_FORCE, eip, 0);
     struct scan_insn insn;
     if (pc->unit || scan_decode(m->vm.ram + (uint64_t)pc->pfn * PAGE_SIZE_ + off, SCAN_PAGE_SIZE - off, 32,
                                 &insn) != SCAN_OK)
         return;
-    bool room = m->thunk_used < THUNK_MAX;
+    /* The instruction behind it must have an entry to go on at. */
+    bool room = m->thunk_used < THUNK_MAX && host >= 0 && (uint32_t)host + 5 <= in->code_len &&
+                (off + insn.len >= SCAN_PAGE_SIZE || entry_of(pc, off + insn.len) >= 0);
     for (unsigned i = 1; i < 5 && room; i++) {
         struct xlat_unwound u;
         /* Another instruction's entry among the bytes to be overwritten? */

@@ -116,6 +116,7 @@ struct page_code {
     struct inst *insts;
     struct page_code *next; /* same hash bucket */
     uint64_t made_ns;
+    uint16_t missed, missed_times; /* the instruction without an entry that was wanted last, and how often */
 };
 
 /* A verso placed in code memory for one linear page. */

@@ -87,8 +87,8 @@ static bool unwind(struct machine *m, greg_t *g, uint32_t *eip)
         g[REG_RSI] = (uint32_t)g[REG_RSI];
         g[REG_RDI] = (uint32_t)g[REG_RDI];
         break;
-    case XLAT_RBX:
-        g[REG_RBX] = (uint32_t)g[REG_RBX];
+    case XLAT_AT_ESP:
+        g[REG_R14] = (uint32_t)((uint32_t)g[REG_R14] + 4u * (uint32_t)(int8_t)u.arg);
         break;
     case XLAT_RETRY:
         return false;

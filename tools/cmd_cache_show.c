@@ -118,8 +118,8 @@ static const char *state_text(const struct xlat_unwound *u)
         return "xchg";
     case XLAT_STRING:
         return "string";
-    case XLAT_RBX:
-        return "rbx";
+    case XLAT_AT_ESP:
+        return "esp saved up";
     case XLAT_RETRY:
         return "retry";
     }

@@ -193,7 +193,7 @@ static bool hand_over(int fd, struct handoff *h, const struct image_kernel *k,
     h->initrd_len = (uint32_t)initrd->len;
     if (!write_at(fd, off, initrd->data, initrd->len))
         return failed(h, STATUS_IMAGE_MEMORY, "out of memory while handing the initrd over");
-    h->sections_off = off + ((initrd->len + 4095) & ~4095ull);
+    h->sections_off = k->sections.len ? off + ((initrd->len + 4095) & ~4095ull) : 0; /* nothing there: the file may end before */
     h->sections_len = (uint32_t)k->sections.len;
     h->section_count = k->section_count;
     h->section_names = k->section_names;

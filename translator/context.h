@@ -44,6 +44,8 @@ struct context {
     const struct scan_page *page;
     struct xlat_verso *v;
     bool step, bmi2, user;
+    bool fold;         /* of this instruction: its change of ESP may be saved up */
+    int32_t esp_delta; /* guest ESP less r14d here: changes of ESP saved up */
     bool open; /* control can run off the end of what has been emitted so far for this instruction */
     bool failed;
     bool measured; /* second pass: est[] holds the host offsets of the first */
@@ -58,6 +60,7 @@ struct context {
     uint32_t est_here;
     uint32_t label[SCAN_PAGE_SIZE], est[SCAN_PAGE_SIZE];
     uint8_t live[SCAN_PAGE_SIZE]; /* by instruction number: arithmetic flags live in front of it */
+    uint8_t joint[SCAN_PAGE_SIZE / 8]; /* guest offsets reached otherwise than from the instruction emitted in front: ESP must be in place */
     uint8_t align[SCAN_PAGE_SIZE]; /* by guest offset: the head of a loop begins at a multiple of this, if not 0 */
     struct fixup fixup[FIXUP_MAX];
     unsigned fixup_count;
@@ -93,7 +96,12 @@ bool context_has_code(const struct context *c, int32_t rel);
 /* True if CF PF AF ZF SF OF are all overwritten before they are read after guest offset rel. */
 bool context_flags_dead(const struct context *c, int32_t rel);
 
+/* The changes of ESP saved up are made: r14d is the guest's ESP again. No flags. */
+void context_settle_esp(struct context *c);
+
 /* op.c */
+/* Does the instruction work on while changes of ESP are saved up (it names ESP in addresses at most, or changes it by a constant)? */
+bool op_works_on_esp(const struct context *c, const struct scan_insn *i);
 /* Host code of one instruction. Leaves c->open false if control cannot fall out of it. */
 void op_translate(struct context *c, const struct scan_insn *i);
 

@@ -110,9 +110,9 @@ static struct op_row row_of(const struct scan_insn *i)
 
 #define CPU_FIELD(field) ((struct emit_mem){HOST_CPU, HOST_NONE, (int32_t)offsetof(struct cpu, field), 0})
 
-static struct emit_mem stack(int32_t disp)
+static struct emit_mem stack(const struct context *c, int32_t disp)
 {
-    return (struct emit_mem){HOST_WINDOW, HOST_ESP, disp, 0};
+    return (struct emit_mem){HOST_WINDOW, HOST_ESP, disp + c->esp_delta, 0};
 }
 
 static struct emit_mem seg_sel(unsigned seg)
@@ -142,6 +142,10 @@ static const uint8_t *insn_bytes(const struct context *c, const struct scan_insn
 
 static void emulate_as(struct context *c, const struct scan_insn *i, enum xlat_stub stub)
 {
+    if (c->esp_delta) {
+        context_settle_esp(c);
+        context_at(c, XLAT_AT, i->off, 0);
+    }
     context_exit(c, stub, i->off);
     c->v->emulated_count++;
     c->open = false;
@@ -164,7 +168,9 @@ static bool is_far_seg(const struct scan_insn *i) /* a segment that may have a b
 
 static void emit_adjust_esp(struct context *c, int32_t by)
 {
-    emit_lea32(&c->e, HOST_ESP, HOST_ESP, HOST_NONE, 0, by);
+    c->esp_delta += by;
+    if (!c->fold)
+        context_settle_esp(c);
 }
 
 /* LOCK and 66h stay. F2h and F3h stay where they are part of the opcode (SIMD); elsewhere an i686 ignores
@@ -205,7 +211,7 @@ struct address {
 
 /* 32-bit addressing form in host registers (SDM vol. 2, tables 2-2 and 2-3). bias is added to the
  * displacement: POP r/m32 sees ESP already incremented. */
-static struct address parse_address(const struct scan_insn *i, int32_t esp_bias)
+static struct address parse_address(const struct context *c, const struct scan_insn *i, int32_t esp_bias)
 {
     struct address a = {HOST_NONE, HOST_NONE, 0, i->disp_len ? i->disp : 0};
     unsigned mod = scan_modrm_mod(i), rm = scan_modrm_rm(i);
@@ -227,7 +233,7 @@ static struct address parse_address(const struct scan_insn *i, int32_t esp_bias)
         a.index = HOST_NONE;
     }
     if (a.base == HOST_ESP)
-        a.disp = (int32_t)((uint32_t)a.disp + (uint32_t)esp_bias);
+        a.disp = (int32_t)((uint32_t)a.disp + (uint32_t)esp_bias + (uint32_t)c->esp_delta);
     return a;
 }
 
@@ -287,7 +293,7 @@ static struct emit_mem prepare_address(struct context *c, const struct address *
 
 static struct emit_mem prepare_mem(struct context *c, const struct scan_insn *i)
 {
-    struct address a = parse_address(i, 0);
+    struct address a = parse_address(c, i, 0);
 
     return prepare_address(c, &a, i);
 }
@@ -304,7 +310,7 @@ static bool mem_is_odd(const struct scan_insn *i)
 static void high_byte_mem(struct context *c, const struct scan_insn *i)
 {
     unsigned low = scan_modrm_reg(i) - 4, halves = 0xC0 | low << 3 | (low + 4);
-    struct address a = parse_address(i, 0);
+    struct address a = parse_address(c, i, 0);
     struct emit_mem m = prepare_address(c, &a, i);
 
     if (m.base != HOST_R9 && m.index != HOST_R8) {
@@ -378,10 +384,30 @@ static void modrm(struct context *c, const struct scan_insn *i, unsigned fields,
         modrm_reg(c, i, fields, keep_rep);
 }
 
+/* ADD or SUB ESP, constant, whose flags nobody reads; LEA ESP, [ESP + constant]: by how much ESP changes, or 0. */
+static int32_t esp_step(const struct context *c, const struct scan_insn *i)
+{
+    uint32_t by = 0;
+
+    if (i->map != SCAN_MAP_1B || i->opsize != 4)
+        return 0;
+    if ((i->opcode == 0x81 || i->opcode == 0x83) && !scan_has_mem(i) && scan_modrm_rm(i) == CPU_ESP &&
+        context_flags_dead(c, insn_next(i)))
+        by = scan_modrm_reg(i) == 0 ? i->imm : scan_modrm_reg(i) == 5 ? 0u - i->imm : 0;
+    if (i->opcode == 0x8D && scan_has_mem(i) && i->adsize == 4 && scan_modrm_reg(i) == CPU_ESP && scan_modrm_rm(i) == 4 &&
+        (i->sib & 0x3F) == 0x24 && scan_modrm_mod(i))
+        by = (uint32_t)i->disp;
+    return by % 4 || by + 256 > 512 ? 0 : (int32_t)by;
+}
+
 static void digit(struct context *c, const struct scan_insn *i, struct op_row row)
 {
     struct scan_insn alias;
 
+    if (c->fold && esp_step(c, i)) {
+        emit_adjust_esp(c, esp_step(c, i));
+        return;
+    }
     if (!(row.arg >> scan_modrm_reg(i) & 1)) {
         emulate(c, i);
         return;
@@ -450,10 +476,12 @@ static void moffs(struct context *c, const struct scan_insn *i)
 
 static void lea(struct context *c, const struct scan_insn *i)
 {
-    struct address a = parse_address(i, 0);
+    struct address a = parse_address(c, i, 0);
 
     if (i->adsize != 4 || !scan_has_mem(i))
         emulate(c, i);
+    else if (c->fold && esp_step(c, i))
+        emit_adjust_esp(c, esp_step(c, i));
     else if (i->opsize == 4 && a.index == HOST_NONE && a.disp == 0 && a.base == host_gpr(scan_modrm_reg(i)))
         ; /* LEA r, [r]: how assemblers fill; the upper half is zero as it is */
     else
@@ -515,20 +543,20 @@ static void string(struct context *c, const struct scan_insn *i)
 /* Storing the same value twice is harmless, so everything up to the end of the LEA is "before". */
 static void push_reg(struct context *c, unsigned host)
 {
-    emit_mov32_store(&c->e, stack(-4), host);
+    emit_mov32_store(&c->e, stack(c, -4), host);
     emit_adjust_esp(c, -4);
 }
 
 static void push_imm(struct context *c, const struct scan_insn *i)
 {
-    emit_op_mem(&c->e, 0, SCAN_MAP_1B, 0xC7, 0, stack(-4));
+    emit_op_mem(&c->e, 0, SCAN_MAP_1B, 0xC7, 0, stack(c, -4));
     emit_4(&c->e, i->imm_len == 1 ? (uint32_t)(int8_t)i->imm : i->imm);
     emit_adjust_esp(c, -4);
 }
 
 static void push_rel(struct context *c, int32_t rel)
 {
-    emit_op_mem(&c->e, 0, SCAN_MAP_1B, 0xC7, 0, stack(-4));
+    emit_op_mem(&c->e, 0, SCAN_MAP_1B, 0xC7, 0, stack(c, -4));
     context_reloc_4(c, rel);
     emit_adjust_esp(c, -4);
 }
@@ -543,14 +571,15 @@ static void push_sreg(struct context *c, unsigned seg)
 static void push_mem(struct context *c, const struct scan_insn *i)
 {
     emit_mov32_load(&c->e, HOST_R11, prepare_mem(c, i));
-    emit_mov32_store(&c->e, stack(-4), HOST_R11);
-    context_at(c, XLAT_RETRY, 0, 0);
+    emit_mov32_store(&c->e, stack(c, -4), HOST_R11);
+    if (!c->fold)
+        context_at(c, XLAT_RETRY, 0, 0);
     emit_adjust_esp(c, -4);
 }
 
 static void pop_reg(struct context *c, unsigned reg)
 {
-    emit_mov32_load(&c->e, host_gpr(reg), stack(0));
+    emit_mov32_load(&c->e, host_gpr(reg), stack(c, 0));
     if (reg != CPU_ESP)
         emit_adjust_esp(c, 4);
 }
@@ -558,13 +587,13 @@ static void pop_reg(struct context *c, unsigned reg)
 /* The address is computed with ESP already incremented (SDM vol. 2, POP). */
 static void pop_mem(struct context *c, const struct scan_insn *i)
 {
-    struct address a = parse_address(i, 4);
+    struct address a = parse_address(c, i, 4);
 
     if (!scan_has_mem(i)) {
         pop_reg(c, scan_modrm_rm(i));
         return;
     }
-    emit_mov32_load(&c->e, HOST_R11, stack(0));
+    emit_mov32_load(&c->e, HOST_R11, stack(c, 0));
     emit_mov32_store(&c->e, prepare_address(c, &a, i), HOST_R11);
     context_at(c, XLAT_RETRY, 0, 0);
     emit_adjust_esp(c, 4);
@@ -576,6 +605,7 @@ static void leave(struct context *c)
 {
     emit_lea32(&c->e, HOST_R8, HOST_RBP, HOST_NONE, 0, 4);
     emit_mov32_load(&c->e, HOST_RBP, (struct emit_mem){HOST_WINDOW, HOST_RBP, 0, 0});
+    c->esp_delta = 0; /* ESP is loaded, whatever it was */
     context_at(c, XLAT_RETRY, 0, 0);
     emit_mov32_rr(&c->e, HOST_ESP, HOST_R8);
 }
@@ -583,7 +613,7 @@ static void leave(struct context *c)
 static void pusha(struct context *c)
 {
     for (unsigned reg = 0; reg < 8; reg++)
-        emit_mov32_store(&c->e, stack(-4 * (int32_t)(reg + 1)), host_gpr(reg));
+        emit_mov32_store(&c->e, stack(c, -4 * (int32_t)(reg + 1)), host_gpr(reg));
     emit_adjust_esp(c, -32);
 }
 
@@ -591,10 +621,10 @@ static void pusha(struct context *c)
  * fault. */
 static void popa(struct context *c)
 {
-    emit_mov32_load(&c->e, HOST_R8, stack(28));
+    emit_mov32_load(&c->e, HOST_R8, stack(c, 28));
     for (unsigned slot = 0; slot < 8; slot++)
         if (7 - slot != CPU_ESP)
-            emit_mov32_load(&c->e, 7 - slot, stack(4 * (int32_t)slot));
+            emit_mov32_load(&c->e, 7 - slot, stack(c, 4 * (int32_t)slot));
     emit_adjust_esp(c, 32);
 }
 
@@ -753,7 +783,7 @@ static void popf(struct context *c, const struct scan_insn *i)
         emulate(c, i);
         return;
     }
-    emit_mov32_load(&c->e, HOST_R8, stack(0));
+    emit_mov32_load(&c->e, HOST_R8, stack(c, 0));
     popf_check(c, i);
     if (!c->user)
         and_mask_mem(c, HOST_R10, HOST_R8, CPU_FIELD(mask_if));
@@ -900,7 +930,7 @@ static void pop_sreg(struct context *c, const struct scan_insn *i, unsigned seg)
         emulate(c, i);
         return;
     }
-    emit_op_mem(&c->e, 0, SCAN_MAP_0F, 0xB7, HOST_R9, stack(0));
+    emit_op_mem(&c->e, 0, SCAN_MAP_0F, 0xB7, HOST_R9, stack(c, 0));
     load_sreg(c, i, seg);
     emit_adjust_esp(c, 4);
 }
@@ -1017,6 +1047,7 @@ static void call(struct context *c, const struct scan_insn *i)
 {
     int32_t ret = insn_next(i);
 
+    c->fold = false; /* whatever is saved up is to be made on the way */
     if (is_opsize16(i)) {
         emulate(c, i);
         return;
@@ -1066,8 +1097,9 @@ static void load_target(struct context *c, const struct scan_insn *i)
 
 static void icall(struct context *c, const struct scan_insn *i)
 {
+    c->fold = false;
     load_target(c, i);
-    emit_op_mem(&c->e, 0, SCAN_MAP_1B, 0xC7, 0, stack(-4));
+    emit_op_mem(&c->e, 0, SCAN_MAP_1B, 0xC7, 0, stack(c, -4));
     context_reloc_4(c, insn_next(i));
     if (scan_has_mem(i)) /* the store may have changed what the target was loaded from */
         context_at(c, XLAT_RETRY, 0, 0);
@@ -1082,11 +1114,12 @@ static void icall(struct context *c, const struct scan_insn *i)
 
 static void ret(struct context *c, const struct scan_insn *i)
 {
+    c->fold = false;
     if (is_opsize16(i)) {
         emulate(c, i);
         return;
     }
-    emit_mov32_load(&c->e, HOST_R8, stack(0));
+    emit_mov32_load(&c->e, HOST_R8, stack(c, 0));
     emit_adjust_esp(c, 4 + (i->imm_len ? (int32_t)(i->imm & 0xFFFF) : 0));
     context_at(c, XLAT_AT_R8, 0, 0);
     if (c->step)
@@ -1249,6 +1282,66 @@ static bool must_emulate(const struct context *c, const struct scan_insn *i)
     case SCAN_CLASS_FPU:
     case SCAN_CLASS_SIMD:
         return fpu_trap;
+    default:
+        return false;
+    }
+}
+
+/* Does a ModRM operand name ESP as a register? */
+static bool names_esp(const struct scan_insn *i, unsigned fields)
+{
+    return ((fields & REG_G) && scan_modrm_reg(i) == CPU_ESP) || ((fields & RM_G) && !scan_has_mem(i) && scan_modrm_rm(i) == CPU_ESP);
+}
+
+/* AH..BH beside memory: see high_byte_mem(). */
+static bool exchanges_halves(const struct scan_insn *i, unsigned fields)
+{
+    return (fields & REG_B) && scan_modrm_reg(i) >= 4 && scan_has_mem(i);
+}
+
+bool op_works_on_esp(const struct context *c, const struct scan_insn *i)
+{
+    struct op_row row = row_of(i);
+
+    if (must_emulate(c, i))
+        return false;
+    switch ((enum action)row.action) {
+    case COPY:
+    case NOP:
+    case PUSH_IMM:
+    case LEAVE:
+        return true;
+    case PUSH_REG:
+    case POP_REG:
+    case OPREG:
+    case INCDEC:
+    case BSWAP:
+        return (i->opcode & 7) != CPU_ESP;
+    case CALL:
+    case RET:
+        return true;
+    case LEA:
+        return scan_modrm_reg(i) != CPU_ESP || esp_step(c, i);
+    case MODRM:
+        return !names_esp(i, row.fields) && !exchanges_halves(i, row.fields);
+    case DIGIT:
+        return !names_esp(i, row.fields) || esp_step(c, i);
+    case GROUP5:
+        switch (scan_modrm_reg(i)) {
+        case 0:
+        case 1:
+        case 2:
+            return scan_has_mem(i) || scan_modrm_rm(i) != CPU_ESP;
+        case 6:
+            return scan_has_mem(i);
+        default:
+            return false;
+        }
+    case MOFFS:
+    case FPU:
+        return true;
+    case SIMD:
+        return !names_esp(i, simd_fields(i));
     default:
         return false;
     }

@@ -96,7 +96,20 @@ void context_at(struct context *c, enum xlat_state state, int32_t guest_rel, uns
 
     if (!unwind_has_guest(state))
         r.guest_rel = 0;
+    if (state == XLAT_AT && c->esp_delta) {
+        r.state = XLAT_AT_ESP;
+        r.arg = (uint8_t)(c->esp_delta / 4);
+    }
     record(c, &r);
+}
+
+void context_settle_esp(struct context *c)
+{
+    int32_t by = c->esp_delta;
+
+    c->esp_delta = 0;
+    if (by)
+        emit_lea32(&c->e, HOST_ESP, HOST_ESP, HOST_NONE, 0, by);
 }
 
 static void entry_at(struct context *c, uint32_t off)
@@ -106,6 +119,14 @@ static void entry_at(struct context *c, uint32_t off)
 
     record(c, &r);
     c->label[off] = r.host_off;
+    c->est_here = c->measured ? c->est[off] : 0;
+}
+
+/* An instruction without an entry: ESP is not in place. */
+static void inside_at(struct context *c, uint32_t off)
+{
+    context_at(c, XLAT_AT, (int32_t)off, 0);
+    c->label[off] = emit_pos(&c->e);
     c->est_here = c->measured ? c->est[off] : 0;
 }
 
@@ -276,6 +297,52 @@ bool context_flags_dead(const struct context *c, int32_t rel)
            !(c->live[c->page->index[rel]] & fold(CPU_ARITH));
 }
 
+/* --- ESP
+ * ------------------------------------------------------------------------------------------------------ *
+ * PUSH and POP are a MOV and an LEA of r14d; in a row of them the LEAs wait for each other, a cycle each, where the processor's own stack
+ * engine makes the native ones free. So in straight code the changes are saved up (esp_delta) and made by one LEA. Measured on a recursive
+ * function that saves three registers: 1.37 -> 1.20 of the native time. While something is saved up, instructions have no entry: in the
+ * rare case that control comes there all the same (back from a page fault, an interrupt), the monitor emulates up to the next entry. */
+#define ESP_SAVED_MAX 252 /* bytes, before an instruction that changes it by 256 at most; AT_ESP holds -512 to 508 */
+
+static bool is_joint(const struct context *c, uint32_t off)
+{
+    return c->joint[off >> 3] >> (off & 7) & 1;
+}
+
+static void add_joint(struct context *c, int32_t off)
+{
+    if (off >= 0 && off < (int32_t)SCAN_PAGE_SIZE)
+        c->joint[off >> 3] |= (uint8_t)(1u << (off & 7));
+}
+
+static void find_joints(struct context *c)
+{
+    const struct scan_page *page = c->page;
+
+    memset(c->joint, 0, sizeof c->joint);
+    for (unsigned n = 0; n < page->count; n++) {
+        const struct scan_insn *i = &page->insn[n];
+
+        if (page->attr[i->off] & (SCAN_ATTR_TARGET | SCAN_ATTR_ENTRY))
+            add_joint(c, i->off);
+        if (i->flow == SCAN_FLOW_JCC || i->flow == SCAN_FLOW_JMP || i->flow == SCAN_FLOW_CALL)
+            add_joint(c, i->target);
+        if (n + 1 == page->count || page->insn[n + 1].off != insn_next(i)) /* overlapping instructions */
+            add_joint(c, insn_next(i));
+    }
+}
+
+/* Before an instruction: must ESP be in place? LEA between a comparison and its branch would keep them from being fused. */
+static bool needs_esp(const struct context *c, unsigned n)
+{
+    const struct scan_insn *i = &c->page->insn[n];
+
+    if (is_joint(c, i->off) || !op_works_on_esp(c, i) || c->esp_delta > ESP_SAVED_MAX || c->esp_delta < -ESP_SAVED_MAX)
+        return true;
+    return n + 1 < c->page->count && c->page->insn[n + 1].flow == SCAN_FLOW_JCC;
+}
+
 /* --- loop heads
  * ------------------------------------------------------------------------------------------------------ */
 
@@ -340,13 +407,28 @@ static void emit_items(struct context *c)
 
         if (!reserve(c))
             return;
+        if (c->esp_delta && needs_esp(c, n)) {
+            context_at(c, XLAT_AT, i->off, 0);
+            context_settle_esp(c);
+        }
         align_loop(c, i);
-        entry_at(c, i->off);
+        if (c->esp_delta)
+            inside_at(c, i->off);
+        else
+            entry_at(c, i->off);
         c->open = true;
+        c->fold = !c->step && !page->unit && op_works_on_esp(c, i);
         op_translate(c, i);
-        if (!c->open)
+        if (!c->open) {
+            c->esp_delta = 0;
             continue;
+        }
         context_at(c, XLAT_AT, insn_next(i), 0);
+        bool next = n + 1 < page->count && page->insn[n + 1].off == insn_next(i);
+        if (!next) { /* another page, an overlapping instruction, or one that runs into the next page */
+            context_settle_esp(c);
+            context_at(c, XLAT_AT, insn_next(i), 0);
+        }
         if (c->step || insn_next(i) != (int32_t)following || following == SCAN_PAGE_SIZE)
             context_transfer(c, insn_next(i));
     }
@@ -398,6 +480,7 @@ static bool run_pass(struct context *c)
     c->uw_host = 0;
     c->uw_entry = 0;
     c->fixup_count = c->tail_count = 0;
+    c->esp_delta = 0;
     memset(c->label, 0xFF, sizeof c->label);
     memset(c->tail_hash, 0, sizeof c->tail_hash);
     if (!reserve(c))
@@ -466,12 +549,14 @@ enum xlat_status xlat_translate(const struct scan_page *page, uint32_t mode, uin
     c.step = options & XLAT_OPT_STEP;
     c.bmi2 = options & XLAT_OPT_BMI2;
     c.user = mode & XLAT_MODE_USER;
-    c.failed = c.measured = false;
+    c.failed = c.measured = c.fold = false;
+    c.esp_delta = 0;
     c.status = XLAT_OK;
     out->mode = mode;
     out->options = options;
     compute_liveness(&c);
     find_loops(&c);
+    find_joints(&c);
     if (run_pass(&c)) {
         memcpy(c.est, c.label, sizeof c.est);
         c.measured = true;

@@ -48,6 +48,11 @@ static bool read_long(struct unwind_reader *r, uint8_t head, struct unwind_rec *
         return false;
     r->host_off += host;
     out->guest_rel = 0;
+    if (out->state == XLAT_AT_ESP) {
+        if (out->arg || r->p == r->end)
+            return false;
+        out->arg = *r->p++;
+    }
     if (head & HAS_GUEST)
         out->guest_rel = (int32_t)((uint32_t)r->entry_rel + ((guest >> 1) ^ -(guest & 1)));
     return true;
@@ -105,10 +110,12 @@ unsigned unwind_write(uint8_t *p, const struct unwind_rec *rec, uint32_t *host_o
         return 1;
     }
     p[n++] = (uint8_t)(LONG | (rec->entry || rec->is_end ? ENTRY : 0) | rec->state << 3 |
-                       (unwind_has_guest(rec->state) ? HAS_GUEST : 0) | (rec->arg & ARG));
+                       (unwind_has_guest(rec->state) ? HAS_GUEST : 0) | (rec->state == XLAT_AT_ESP ? 0 : rec->arg & ARG));
     n += write_leb(p + n, host);
     if (unwind_has_guest(rec->state))
         n += write_leb(p + n, guest << 1 ^ -(guest >> 31));
+    if (rec->state == XLAT_AT_ESP)
+        p[n++] = rec->arg;
     return n;
 }
 

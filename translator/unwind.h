@@ -4,7 +4,8 @@
  * A record covers the host bytes from its offset to the next record's. Records are in order of host offset.
  * Two forms: 0hhhhggg                 AT, canonical entry: host offset +h (0..15), guest offset +g+1 (1..8)
  * from the last entry's 1esssxaa H.. [G..]       any: e canonical entry, sss enum xlat_state, x guest offset
- * follows, aa arg; H host delta as LEB128, G guest delta from the last entry's, zigzag LEB128 The last record
+ * follows, aa arg; H host delta as LEB128, G guest delta from the last entry's, zigzag LEB128; AT_ESP has its arg in a byte of its own
+ * behind them, and aa 0. The last record
  * is C0h|RETRY: the end of the code (an entry with that state means nothing else). The "last entry" is the
  * last record with e set, guest offset 0 in front of the first. States that name r8d have no guest offset.
  */
@@ -22,8 +23,8 @@ struct unwind_rec {
     bool is_end; /* nothing but host_off is meant: the length of the code */
 };
 
-/* Longest encoding of one record: head, host delta (5), guest delta (5). */
-#define UNWIND_REC_MAX 11u
+/* Longest encoding of one record: head, host delta (5), guest delta (5), arg. */
+#define UNWIND_REC_MAX 12u
 
 struct unwind_reader {
     const uint8_t *p, *end;

@@ -29,7 +29,7 @@
  * [GOT register - some KiB or MiB]; a kernel its tables at [index + C1xxxxxxh], which wraps. A wrong guess ends in a guard. */
 #define XLAT_DISP_MIN (-(256 << 20))
 
-#define XLAT_VERSION 6u /* change it with anything that changes the bytes produced or their meaning */
+#define XLAT_VERSION 7u /* change it with anything that changes the bytes produced or their meaning */
 
 /* What the meaning of a page depends on beside its bytes: part of the cache key. */
 enum {
@@ -66,7 +66,7 @@ enum xlat_state {
     XLAT_XCHG,      /* as XLAT_AT, but the two 8-bit halves of one register are exchanged: arg = register 0..3 (AL/AH..BL/BH) */
     XLAT_STRING,    /* as XLAT_AT, but esi/edi hold rebased 64-bit host addresses: truncate both to 32 bits (repeat counts
                        are exact: a restarted repeat goes on) */
-    XLAT_RBX,       /* as XLAT_AT with rbx rebased the same way */
+    XLAT_AT_ESP,    /* as XLAT_AT, but ESP is r14d + 4 * (int8_t)arg: adjustments are saved up over pushes and pops */
     XLAT_RETRY,     /* in the middle of a short sequence that cannot be unwound but cannot fault either: let it run on and ask
                        again a few instructions later. Only for asynchronous signals; keep such sequences under 8 instructions */
 };
@@ -108,7 +108,7 @@ void xlat_verso_free(struct xlat_verso *v);
 /* The record that covers host_off. False if host_off is outside the code. Async-signal-safe. */
 bool xlat_unwind(const uint8_t *unwind, uint32_t unwind_len, uint32_t host_off, struct xlat_unwound *out);
 /* The host offset of the canonical entry of the instruction at guest offset guest_off (0..4095), or -1 if the
- * verso has none. Async-signal-safe. */
+ * verso has none: no such instruction, or one that ESP is not in place at (XLAT_AT_ESP), to be emulated. Async-signal-safe. */
 int32_t xlat_entry(const uint8_t *unwind, uint32_t unwind_len, uint32_t guest_off);
 /* Fills entries[0..4095] with the host offset for each guest offset, or -1. */
 void xlat_entries(const uint8_t *unwind, uint32_t unwind_len, int32_t entries[SCAN_PAGE_SIZE]);

@@ -98,8 +98,8 @@ static uint32_t apply(const struct xlat_unwound *u, greg_t *g)
         g[REG_RSI] &= 0xFFFFFFFF;
         g[REG_RDI] &= 0xFFFFFFFF;
         break;
-    case XLAT_RBX:
-        g[REG_RBX] &= 0xFFFFFFFF;
+    case XLAT_AT_ESP:
+        g[REG_R14] = (uint32_t)g[REG_R14] + 4u * (uint32_t)(int8_t)u->arg;
         break;
     default:
         break;
@@ -392,6 +392,11 @@ static const uint8_t *host_entry(uint32_t eip)
     return off < 0 ? NULL : box.code + off;
 }
 
+static bool inside_page(uint32_t eip)
+{
+    return eip - BOX_CODE < 4096 && box.page->index[eip - BOX_CODE] >= 0;
+}
+
 static bool at_hlt(const uint8_t *ram, uint32_t eip)
 {
     return eip - BOX_CODE < 4096 && ram[eip] == 0xF4;
@@ -415,6 +420,12 @@ enum box_stop box_run(unsigned limit)
         const uint8_t *entry = host_entry(c->eip);
         uint32_t why;
 
+        if (!entry && inside_page(c->eip)) { /* ESP is not in place there: as the monitor does it */
+            if (!step_emulator(box.vm))
+                return BOX_SHUTDOWN;
+            box.emulated++;
+            continue;
+        }
         if (!entry)
             return BOX_OUTSIDE;
         box.entered++;
