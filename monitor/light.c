@@ -179,7 +179,6 @@ uint32_t light_emulate(struct machine *m, uint32_t why, uint32_t operand)
         if (why == XLAT_STUB_SREG && m->light_result == EMU_OK)
             light_remember_segment(m, operand);
     }
-    c->eflags_sys &= ~(uint32_t)CPU_RF;
     if (m->light_result != EMU_OK || c->host_event || (c->irq_pending && c->vif) ||
         (cpl == 0 && c->cpl == 3 && m->pf_pending) || !machine_translatable(m))
         return STUB_EXIT_LIGHT;
@@ -189,5 +188,6 @@ uint32_t light_emulate(struct machine *m, uint32_t why, uint32_t operand)
         if (m->ended)
             return STUB_EXIT_LIGHT;
     }
+    machine_take_rf(m);
     return STUB_GO_ON;
 }

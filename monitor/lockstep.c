@@ -257,6 +257,7 @@ enum lockstep_result lockstep_step(struct machine *m)
     struct cpu *c = m->vm.cpu;
     struct scan_insn insn;
     bool readable = fetch(m, &insn);
+    uint32_t events = m->events;
     before = *c;
     if (readable)
         gather(m, &insn);
@@ -289,11 +290,12 @@ enum lockstep_result lockstep_step(struct machine *m)
     for (unsigned n = 0; n < area_count; n++)
         area_copy(&areas[n], areas[n].before, true);
     uint64_t shadow = c->host_shadow;
-    uint32_t pending = c->irq_pending, event = c->host_event;
+    uint32_t pending = c->irq_pending;
     *c = before;
     c->host_shadow = shadow;
     c->irq_pending = pending;
-    c->host_event |= event;
+    if (m->events != events) /* while the state was copied, perhaps */
+        c->host_event = 1;
     do { /* the emulator does a long repeat in parts */
         (void)emu_step(&m->vm);
     } while (insn.cls == SCAN_CLASS_STRING && c->eip == before.eip && translated.eip != before.eip &&

@@ -258,6 +258,8 @@ struct machine {
     bool light;              /* light exits are allowed (light.h) */
     struct trace *trace;     /* NULL: none */
     uint64_t tracing;        /* kinds of events wanted now */
+    uint32_t entry_rf;       /* EFLAGS.RF when translated code was entered */
+    bool sti_seen;           /* an interrupt waits for the instruction behind what may be an STI */
     enum emu_result light_result;
     uint32_t why, operand; /* r9d and r10d of the last exit that emulates */
     bool intr; /* level of the 8259's request */
@@ -280,6 +282,7 @@ struct machine {
     struct sigaction profile_action; /* what SIGPROF did before */
     uint64_t t0_ns, deadline_ns;
     volatile sig_atomic_t quit;
+    volatile uint32_t events; /* signals that have set cpu->host_event */
     bool ended;
     enum run_end end;
     pthread_t input_thread;
@@ -329,6 +332,13 @@ static inline uint32_t ibtc_index(uint32_t eip, uint32_t mask)
 static inline bool machine_is_ram(const struct machine *m, uint64_t pfn)
 {
     return vm_is_ram(&m->vm, pfn << 12);
+}
+/* Before translated code runs: RF goes with the first instruction. It holds back instruction breakpoints only,
+ * and translated code runs only while none is enabled. */
+static inline void machine_take_rf(struct machine *m)
+{
+    m->entry_rf = m->vm.cpu->eflags_sys & CPU_RF;
+    m->vm.cpu->eflags_sys &= ~(uint32_t)CPU_RF;
 }
 /* Empties the shadow stack: its return addresses may lead to code that is no longer right. */
 static inline void machine_reset_shadow(struct machine *m)

@@ -165,8 +165,7 @@ bool quick_iret(struct vm *vm)
     }
     c->eip = eip;
     cpu_unblock_nmi(c);
-    cpu_set_eflags(c,
-                   flags & ~(uint32_t)CPU_RF); /* translated code runs without instruction breakpoints only */
+    cpu_set_eflags(c, flags);
     vm_segments_changed(vm);
     return true;
 }

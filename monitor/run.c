@@ -161,8 +161,6 @@ void machine_prepare(struct machine *m)
     if ((mode ^ m->mode) & ~(uint32_t)XLAT_MODE_USER)
         window_forget_branches(m); /* code made for other trap settings must not be found any more */
     m->mode = mode;
-    /* RF only holds back instruction breakpoints, and translated code runs only while none is enabled. */
-    m->vm.cpu->eflags_sys &= ~(uint32_t)CPU_RF;
     window_select(m);
 }
 
@@ -223,6 +221,31 @@ static void idle(struct machine *m)
     vm_doing(&m->vm, was);
     COUNT_ADD(m, HALT_NS, machine_now_ns() - from);
     c->halted = 0;
+}
+
+/* Is the instruction in front of EIP an STI? Any byte that looks like one will do. */
+static bool behind_sti(struct machine *m)
+{
+    const struct cpu *c = m->vm.cpu;
+    gva_t at = gva(c->seg[SCAN_CS].base + c->eip - 1);
+    struct mmu_page p;
+    if (!mmu_probe(&m->vm, at, &p) || !machine_is_ram(m, p.page.v >> 12))
+        return false;
+    return m->vm.ram[p.page.v + (at.v & PAGE_MASK_)] == 0xFB;
+}
+
+/* May an external interrupt be taken now? Translated code keeps no account of STI's shadow (SDM vol. 2, STI)
+ * where the next instruction is translated too, so whatever stands behind an STI is run first: an interrupt
+ * may always come one instruction later. Once only, so that a jump to itself is left in the end. */
+static bool interrupts_open(struct machine *m)
+{
+    struct cpu *c = m->vm.cpu;
+    if (!c->irq_pending || !c->vif || c->shadow)
+        return false;
+    m->sti_seen = !m->sti_seen && behind_sti(m);
+    if (m->sti_seen)
+        c->shadow = CPU_SHADOW_STI;
+    return !m->sti_seen;
 }
 
 static void deliver_nmi(struct machine *m)
@@ -363,7 +386,10 @@ static void run_translated(struct machine *m)
     machine_prepare(m);
     if (m->ended)
         return;
+    machine_take_rf(m);
     uint32_t why = stub_enter(c);
+    if (why == STUB_EXIT_ABORTED)
+        c->eflags_sys |= m->entry_rf; /* no instruction was run */
     if (why != STUB_EXIT_LIGHT)
         COUNT(m, EXITS);
     if (xlat_stub_emulates(why)) {
@@ -396,6 +422,7 @@ static void run_lockstep(struct machine *m)
     machine_prepare(m);
     if (m->ended)
         return;
+    machine_take_rf(m);
     switch (lockstep_step(m)) {
     case LOCKSTEP_RESOLVE:
         resolve(m);
@@ -429,7 +456,7 @@ static void loop(struct machine *m)
         /* An interrupt shadow holds back NMIs too: SDM vol. 3, 6.8.3 demands it after MOV SS and allows it after STI. */
         if (nmi_due(c) && !c->shadow)
             deliver_nmi(m);
-        else if (c->irq_pending && c->vif && !c->shadow)
+        else if (interrupts_open(m))
             deliver(m);
         if (m->ended)
             break;

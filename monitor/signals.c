@@ -220,6 +220,20 @@ static void on_fault(int sig, siginfo_t *si, void *context)
     vm_doing(&m->vm, was);
 }
 
+/* Is rip a repeated string instruction? Then elements may have been done, and the image of EFLAGS has RF (SDM
+ * vol. 3, 17.3.1.1). Not every host says in its own RF whether one was. */
+static bool in_repeat(struct machine *m, uint64_t rip)
+{
+    struct inst *in = code_find(m, rip);
+    uint8_t first = in ? *(const uint8_t *)(uintptr_t)rip : 0;
+    struct xlat_unwound u;
+    if (first != 0xF3 && first != 0xF2)
+        return false;
+    return xlat_unwind(in->page->verso.unwind, in->page->verso.unwind_len,
+                       (uint32_t)(rip - (uint64_t)(uintptr_t)m->code_rx) - in->code_off, &u) &&
+           u.state == XLAT_STRING;
+}
+
 static void on_event(int sig, siginfo_t *si, void *context)
 {
     (void)sig;
@@ -230,14 +244,18 @@ static void on_event(int sig, siginfo_t *si, void *context)
     struct machine *m = owner;
     if (!m)
         return;
+    m->events++;
     m->vm.cpu->host_event = 1;
     uint64_t rip = (uint64_t)g[REG_RIP];
     if (in_range(rip, stub_enter_begin, stub_enter_end)) {
         g[REG_RIP] = (greg_t)(uintptr_t)stub_enter_abort;
     } else if (in_range(rip, stub_enter_end, stub_exit_begin) || in_translated(m, rip)) {
         uint32_t eip;
+        bool repeat = in_repeat(m, rip);
         if (unwind(m, g, &eip)) {
             COUNT(m, SIGNALS_ASYNC);
+            if (repeat)
+                m->vm.cpu->eflags_sys |= CPU_RF;
             leave_through(m, g, eip, stub_signal);
         } else {
             signals_set_timer(m, machine_now_ns() + RETRY_NS);

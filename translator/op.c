@@ -839,8 +839,7 @@ static bool next_is_sysexit(const struct context *c, const struct scan_insn *i)
 }
 
 /* A pending interrupt is delivered by the monitor, with the shadow. One that arrives while this sequence runs
- * waits for its end (RETRY) and is then taken in front of the next instruction: allowed, since that one is
- * neither HLT nor otherwise the monitor's. */
+ * waits for its end (RETRY); the monitor sees the STI in front of EIP and runs the next instruction first. */
 static void sti(struct context *c, const struct scan_insn *i)
 {
     uint8_t *ok;
