@@ -168,14 +168,18 @@ void bus_a20(struct dev_bus *b, bool enabled)
     b->host.a20(b->opaque, enabled);
 }
 
-void bus_reset_request(struct dev_bus *b)
+void bus_reset_request(struct dev_bus *b, bool soft)
 {
-    b->host.reset(b->opaque);
+    b->host.reset(b->opaque, soft);
+}
+
+void dev_shadow_open(struct dev_bus *b)
+{
+    dev_pci_shadow_open(&b->pci);
 }
 
 void bus_init_request(struct dev_bus *b)
 {
-    dev_lapic_init(&b->lapic);
     b->host.init(b->opaque);
 }
 
@@ -250,14 +254,15 @@ static void post_write(void *dev, uint32_t addr, unsigned size, uint32_t value)
 
 static const struct dev_io_ops post_ops = {post_read, post_write};
 
-/* System control port A: bit 0 pulses the CPU's reset, bit 1 is A20. */
+/* System control port A: bit 1 is A20; bit 0 going from 0 to 1 pulses INIT, and stays, so that software can tell INIT from a reset of
+ * everything (82371AB data sheet, 5.1.7). */
 static uint32_t port92_read(void *dev, uint32_t addr, unsigned size)
 {
     const struct dev_bus *b = dev;
 
     (void)addr;
     (void)size;
-    return b->a20 ? 2 : 0;
+    return (uint32_t)(b->port92 | (b->a20 ? 2 : 0));
 }
 
 static void port92_write(void *dev, uint32_t addr, unsigned size, uint32_t value)
@@ -266,12 +271,36 @@ static void port92_write(void *dev, uint32_t addr, unsigned size, uint32_t value
 
     (void)addr;
     (void)size;
+    bool fire = (value & 1) && !(b->port92 & 1);
+
     bus_a20(b, (value & 2) != 0);
-    if (value & 1)
-        bus_reset_request(b);
+    b->port92 = value & 1;
+    if (fire)
+        bus_reset_request(b, true);
 }
 
 static const struct dev_io_ops port92_ops = {port92_read, port92_write};
+
+/* 82371AB data sheet, 5.1.1: a command to the firmware's system management mode, and a byte that only the two of them know. */
+static uint32_t apm_read(void *dev, uint32_t addr, unsigned size)
+{
+    const struct dev_bus *b = dev;
+
+    (void)size;
+    return b->apm[addr & 1];
+}
+
+static void apm_write(void *dev, uint32_t addr, unsigned size, uint32_t value)
+{
+    struct dev_bus *b = dev;
+
+    (void)size;
+    b->apm[addr & 1] = (uint8_t)value;
+    if (!(addr & 1))
+        b->host.firmware_call(b->opaque, (uint8_t)value);
+}
+
+static const struct dev_io_ops apm_ops = {apm_read, apm_write};
 
 /* The debug console of Bochs and QEMU: reading E9h there tells that it exists. */
 static uint32_t debug_read(void *dev, uint32_t addr, unsigned size)
@@ -337,6 +366,7 @@ static void map_ports(struct dev_bus *b)
     add_ports(b, ACPI_PM_BASE, ACPI_PM_BASE + 11, &dev_acpi_ops, &b->acpi, true);
     add_ports(b, 0x80, 0x80, &post_ops, b, false);
     add_ports(b, 0x92, 0x92, &port92_ops, b, false);
+    add_ports(b, 0xB2, 0xB3, &apm_ops, b, false);
     add_ports(b, 0xE9, 0xE9, &debug_ops, b, false);
     add_ports(b, 0x510, 0x511, &dev_fw_cfg_ops, &b->fw_cfg, true);
     add_ports(b, 0x514, 0x51B, &dev_fw_cfg_dma_ops, &b->fw_cfg, true);
@@ -456,7 +486,7 @@ void dev_bus_destroy(struct dev_bus *b)
     free(b);
 }
 
-void dev_bus_reset(struct dev_bus *b)
+void dev_bus_setup(struct dev_bus *b)
 {
     b->in_timers = true; /* one announcement at the end, not one a chip */
     dev_lapic_reset(&b->lapic);
@@ -475,6 +505,17 @@ void dev_bus_reset(struct dev_bus *b)
     bus_a20(b, true);
     b->in_timers = false;
     announce(b);
+}
+
+void dev_bus_reset(struct dev_bus *b)
+{
+    b->port92 = b->apm[0] = b->apm[1] = 0;
+    dev_bus_setup(b);
+}
+
+void dev_apic_init(struct dev_bus *b)
+{
+    dev_lapic_init(&b->lapic);
 }
 
 /* -- Devices that are there only if asked for --------------------------------------------------------------- */

@@ -23,21 +23,25 @@ struct dev_host_ops {
     void (*a20)(void *opaque, bool enabled);
     /* The guest asked for one of these; the machine acts when the current instruction is complete. */
     void (*power_off)(void *opaque);
-    void (*reset)(void *opaque);
+    /* Soft: INIT# of the processor, which is what the 8042, port 92h and CF9h can drive; else everything is reset, the bus by the machine. */
+    void (*reset)(void *opaque, bool soft);
     void (*exit_code)(void *opaque, int status); /* port F4h: value*2+1 */
     /* Serial output of COM1 (one byte), debug console output (port E9h). */
     void (*serial_out)(void *opaque, uint8_t byte);
     void (*debug_out)(void *opaque, uint8_t byte);
     /* A non-maskable interrupt arrived: an edge. */
     void (*nmi)(void *opaque);
-    /* INIT to the processor: it starts anew as SDM vol. 3, 9.1 says, while the devices go on. Its local APIC has been
-     * initialised already. */
+    /* INIT to the processor: it starts anew as SDM vol. 3, 9.1 says, while the devices go on; the machine calls dev_apic_init(). */
     void (*init)(void *opaque);
     /* The test device wants the next access to this page to find no mapping of it (of whatever kind the machine keeps). */
     void (*flush_page)(void *opaque, uint64_t gpa);
     /* Copies from and to guest RAM. False: not all of [gpa, gpa + len) is RAM; nothing was copied. */
     bool (*dma_read)(void *opaque, uint64_t gpa, void *buf, size_t len);
     bool (*dma_write)(void *opaque, uint64_t gpa, const void *buf, size_t len);
+    /* Port B2h was written: firmware's system management mode is called, if there is one. */
+    void (*firmware_call)(void *opaque, uint8_t command);
+    /* PAM registers 59h to 5Fh of the host bridge: which parts of C0000h to FFFFFh are RAM. Called when they change. */
+    void (*shadow)(void *opaque, const uint8_t pam[7]);
 };
 
 /* What a machine has only if it is asked for: DEV_EXTRA(id, "name", "meaning"). */
@@ -66,8 +70,12 @@ struct dev_bus *dev_bus_create(const struct dev_host_ops *ops, void *opaque, uin
 void dev_bus_destroy(struct dev_bus *b);
 /* Power-up state of everything, as a PC's firmware leaves it. */
 void dev_bus_reset(struct dev_bus *b);
+/* The same, but for what tells firmware that only the processor was reset (port 92h): a firmware sets its devices up again. */
+void dev_bus_setup(struct dev_bus *b);
 /* Adds a device, before the machine starts. */
 void dev_bus_add(struct dev_bus *b, enum dev_extra e);
+/* All of C0000h to FFFFFh is RAM, as firmware leaves it. */
+void dev_shadow_open(struct dev_bus *b);
 
 /* Port I/O. Ports nobody owns read as all ones and ignore writes. size 1, 2 or 4; wider accesses to byte chips are split. */
 uint32_t dev_port_read(struct dev_bus *b, uint16_t port, unsigned size);
@@ -85,6 +93,8 @@ bool dev_intr_level(const struct dev_bus *b);
 void dev_nmi_line(struct dev_bus *b, bool level);
 
 /* IA32_APIC_BASE was written; the processor has refused reserved bits (SDM vol. 3, 10.4.4). */
+/* The processor gets INIT: so does its local APIC (SDM vol. 3, 10.4.7.3). */
+void dev_apic_init(struct dev_bus *b);
 void dev_apic_set_base(struct dev_bus *b, uint64_t value);
 /* The clock of the local APIC's timer, in Hz (1 to 2^32 - 1): that of CPUID leaf 15h, if the processor has it (SDM vol. 3, 10.5.4). To be set
  * before the machine starts. */

@@ -297,9 +297,12 @@ struct dev_pci {
     uint32_t address;
     uint8_t host_bridge[256];
     uint8_t reset_control; /* CF9h */
+    uint8_t shadow[7];     /* PAM registers as last told to the machine */
+    bool shadow_told;
 };
 
 void dev_pci_reset(struct dev_pci *p);
+void dev_pci_shadow_open(struct dev_pci *p);
 extern const struct dev_io_ops dev_pci_ops;
 
 /* -- ACPI PM block and tables (acpi.c) ------------------------------------------------------------------- */
@@ -353,6 +356,7 @@ struct dev_bus {
     struct dev_lapic lapic; /* of the one processor there is */
     struct dev_ioapic ioapic;
     struct dev_ferr ferr;
+    uint8_t port92, apm[2]; /* port 92h but for A20; B2h, B3h */
     struct dev_pic pic;
     struct dev_pit pit;
     struct dev_rtc rtc;
@@ -379,7 +383,7 @@ bool bus_apic_message(struct dev_bus *b, enum apic_mode mode, unsigned vector, u
                       bool level);
 bool bus_apic_reaches(const struct dev_bus *b, uint8_t destination, bool logical);
 void bus_a20(struct dev_bus *b, bool enabled);
-void bus_reset_request(struct dev_bus *b); /* of the whole machine */
+void bus_reset_request(struct dev_bus *b, bool soft); /* of the whole machine; soft: INIT# from the chipset */
 void bus_init_request(struct dev_bus *b);  /* of the processor (INIT) */
 
 /* floor(ns * hz / 1e9) and the first ns at which it is reached; exact, without 128-bit arithmetic, for hz

@@ -280,7 +280,7 @@ static void write_output_port(struct dev_i8042 *k, uint8_t v)
     k->outport = v & (uint8_t) ~(OUT_A20 | OUT_KEYBOARD_IRQ | OUT_MOUSE_IRQ);
     bus_a20(k->bus, (v & OUT_A20) != 0);
     if (!(v & OUT_RUN))
-        bus_reset_request(k->bus);
+        bus_reset_request(k->bus, true);
 }
 
 static uint8_t read_output_port(const struct dev_i8042 *k)
@@ -329,7 +329,7 @@ static void controller_command(struct dev_i8042 *k, uint8_t v)
     }
     if (v >= 0xF0) { /* pulse output port bits that are 0 in the command; bit 0 is the CPU's reset */
         if (!(v & OUT_RUN))
-            bus_reset_request(k->bus);
+            bus_reset_request(k->bus, true);
         return;
     }
     switch (v) {

@@ -10,6 +10,7 @@
 
 #define CONFIG_ENABLE 0x80000000u
 #define CONFIG_MASK   0x80FFFFFCu
+#define PAM           0x59 /* and six more: 82441FX data sheet, 3.2.18 */
 enum { CF9_SYSTEM_RESET = 0x02, CF9_RESET_CPU = 0x04 };
 
 static uint32_t low_bytes(unsigned size)
@@ -41,6 +42,22 @@ static uint32_t config_read(const struct dev_pci *p, unsigned offset, unsigned s
     return v;
 }
 
+static void tell_shadow(struct dev_pci *p)
+{
+    if (p->shadow_told && !memcmp(p->shadow, p->host_bridge + PAM, sizeof p->shadow))
+        return;
+    memcpy(p->shadow, p->host_bridge + PAM, sizeof p->shadow);
+    p->shadow_told = true;
+    p->bus->host.shadow(p->bus->opaque, p->shadow);
+}
+
+void dev_pci_shadow_open(struct dev_pci *p)
+{
+    memset(p->host_bridge + PAM, 0x33, sizeof p->shadow);
+    p->host_bridge[PAM] = 0x30;
+    tell_shadow(p);
+}
+
 static void config_write(struct dev_pci *p, unsigned offset, unsigned size, uint32_t value)
 {
     unsigned reg = (p->address & 0xFC) + offset;
@@ -51,16 +68,17 @@ static void config_write(struct dev_pci *p, unsigned offset, unsigned size, uint
         if (writable((reg + i) & 0xFF))
             p->host_bridge[(reg + i) & 0xFF] = (uint8_t)(value >> 8 * i);
     }
+    tell_shadow(p);
 }
 
-/* PIIX3 data sheet, "Reset Control Register": bit 2 going from 0 to 1 resets. */
+/* PIIX3 data sheet, "Reset Control Register": bit 2 going from 0 to 1 resets, all with bit 1 set, the processor (INIT) without. */
 static void reset_control_write(struct dev_pci *p, uint8_t v)
 {
     bool fire = (v & CF9_RESET_CPU) && !(p->reset_control & CF9_RESET_CPU);
 
     p->reset_control = v & (CF9_SYSTEM_RESET | CF9_RESET_CPU);
     if (fire)
-        bus_reset_request(p->bus);
+        bus_reset_request(p->bus, !(v & CF9_SYSTEM_RESET));
 }
 
 static uint32_t pci_read(void *dev, uint32_t port, unsigned size)
@@ -103,4 +121,5 @@ void dev_pci_reset(struct dev_pci *p)
     memcpy(p->host_bridge, header, sizeof header);
     p->address = 0;
     p->reset_control = 0;
+    tell_shadow(p);
 }

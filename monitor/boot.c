@@ -40,6 +40,7 @@ void boot_memory_map(uint64_t ram_bytes, struct boot_range map[BOOT_RANGES])
 /* BIOS data area and ACPI tables. */
 static bool low_memory(struct machine *m, char *err, size_t err_size)
 {
+    firmware_leave(m);
     put16(m->vm.ram + 0x40E, 0x9FC0); /* segment of the extended BIOS data */
     put16(m->vm.ram + 0x413, 639);    /* KiB of base memory */
     if (!dev_acpi_tables(m->vm.bus, BOOT_ACPI, m->vm.ram + BOOT_ACPI, 0x10000)) {
@@ -160,6 +161,8 @@ bool boot_start(struct machine *m, char *err, size_t err_size)
 {
     struct cpu *c = m->vm.cpu;
     uint32_t info;
+    if (m->cfg->boot == RUN_BOOT_FIRMWARE)
+        return true; /* as reset */
     if (!low_memory(m, err, err_size))
         return false;
     switch (m->cfg->boot) {
@@ -177,7 +180,11 @@ bool boot_start(struct machine *m, char *err, size_t err_size)
         flat_state(m);
         c->gpr[CPU_EAX] = 0x2BADB002;
         c->gpr[CPU_EBX] = info;
+        /* The clock ticks, as firmware has it: a kernel may go back to real mode. */
+        dev_port_write(m->vm.bus, 0x21, 1, 0xFA);
         return true;
+    case RUN_BOOT_FIRMWARE:
+        break;
     }
     return false;
 }

@@ -90,7 +90,7 @@ static void arrays(struct machine *m, struct array out[ARRAYS])
         ARRAY(link_by_page[0], LINEAR_PAGES),
         ARRAY(link_by_page[1], LINEAR_PAGES),
         ARRAY(inst_at, LINEAR_PAGES),
-        ARRAY(smc, m->ram_pages),
+        ARRAY(smc, m->frames),
     };
 #undef ARRAY
     memcpy(out, all, sizeof(all));
@@ -414,7 +414,7 @@ static bool still_mapped(struct machine *m, const struct inst *to)
     struct mmu_page p;
     struct mmu_fault f;
     if (pfn != UINT32_MAX || !mmu_walk(&m->vm, gva(to->lin), MMU_EXEC | MMU_USER, &p, &f) ||
-        p.page.v >> 12 != to->page->pfn)
+        vm_frame(&m->vm, p.page.v, false) != to->page->pfn)
         return false;
     window_note_exec(m, gva(to->lin), to->page->pfn);
     return true;
@@ -916,8 +916,8 @@ enum code_result code_resolve(struct machine *m, uint32_t eip, struct mmu_fault 
     struct mmu_page p;
     if (!mmu_walk(&m->vm, gva(eip), access, &p, fault))
         return CODE_PAGE_FAULT;
-    uint32_t pfn = (uint32_t)(p.page.v >> 12);
-    if (!machine_is_ram(m, p.page.v >> 12))
+    uint32_t pfn = vm_frame(&m->vm, p.page.v, false);
+    if (pfn == VM_NO_FRAME)
         return CODE_EMULATE;
 
     struct page_code *pc = page_find(m, pfn, m->mode);
@@ -942,12 +942,13 @@ enum code_result code_resolve(struct machine *m, uint32_t eip, struct mmu_fault 
         struct mmu_page p2;
         if (!mmu_walk(&m->vm, gva(lin + PAGE_SIZE_), access, &p2, fault))
             return CODE_EMULATE; /* the emulator finds out whether the fetch really gets there */
-        if (!machine_is_ram(m, p2.page.v >> 12))
+        uint32_t pfn2 = vm_frame(&m->vm, p2.page.v, false);
+        if (pfn2 == VM_NO_FRAME)
             return CODE_EMULATE;
-        pc = unit_get(m, pfn, (uint32_t)(p2.page.v >> 12), m->mode, off);
+        pc = unit_get(m, pfn, pfn2, m->mode, off);
         if (!pc)
             return CODE_EMULATE;
-        window_note_exec(m, gva(lin + PAGE_SIZE_), (uint32_t)(p2.page.v >> 12));
+        window_note_exec(m, gva(lin + PAGE_SIZE_), pfn2);
     }
     struct inst *in = inst_get(m, pc, lin);
     int32_t host = entry_of(pc, off);

@@ -567,13 +567,13 @@ enum emu_result emu_step(struct vm *vm)
 
 /* -- Reset (SDM vol. 3, table 9-1) ------------------------------------------------------------------- */
 
-void emu_reset(struct vm *vm)
+/* What RESET and INIT have in common (SDM vol. 3, table 9-1). CD and NW of CR0 stay at INIT. */
+void emu_init(struct vm *vm)
 {
     struct cpu *c = vm->cpu;
     memset(c->gpr, 0, sizeof(c->gpr));
     memset(c->dr, 0, sizeof(c->dr));
     memset(c->pdpte, 0, sizeof(c->pdpte));
-    memset(c->fx, 0, sizeof(c->fx));
     c->gpr[CPU_EDX] = 0x000106CA; /* the CPUID signature */
     c->eip = 0xFFF0;
     cpu_set_eflags(c, 0);
@@ -583,13 +583,23 @@ void emu_reset(struct vm *vm)
     c->ldtr = (struct cpu_seg){.limit = 0xFFFF, .attr = 0x82};
     c->tr = (struct cpu_seg){.limit = 0xFFFF, .attr = 0x8B};
     c->gdtr = c->idtr = (struct cpu_table){.limit = 0xFFFF};
-    c->cr0 = CPU_CR0_CD | CPU_CR0_NW | CPU_CR0_ET;
+    c->cr0 = (c->cr0 & (CPU_CR0_CD | CPU_CR0_NW)) | CPU_CR0_ET;
     c->cr2 = c->cr3 = c->cr4 = 0;
     c->dr[6] = 0xFFFF0FF0u;
     c->dr[7] = 0x400;
     c->cpl = c->shadow = c->nmi_blocked = c->nmi_pending = c->halted = 0;
-    c->a20_mask = 0xFFFFFFFFu;
     c->efer = 0;
+    mmu_flush_tlb(vm);
+    vm_segments_changed(vm);
+}
+
+void emu_reset(struct vm *vm)
+{
+    struct cpu *c = vm->cpu;
+    c->cr0 = CPU_CR0_CD | CPU_CR0_NW;
+    emu_init(vm);
+    memset(c->fx, 0, sizeof(c->fx));
+    c->a20_mask = 0xFFFFFFFFu;
     c->apic_base = 0xFEE00900u; /* enabled; the bootstrap processor */
     c->pat = 0x0007040600070406ull;
     c->misc_enable = 1;
@@ -600,6 +610,4 @@ void emu_reset(struct vm *vm)
     c->fx[24] = 0x80; /* MXCSR 1F80h */
     c->fx[25] = 0x1F;
     emu_fpu_prepare();
-    mmu_flush_tlb(vm);
-    vm_segments_changed(vm);
 }

@@ -6,12 +6,12 @@
  */
 #include "monitor/emu_internal.h"
 
-static uint8_t *tlb_insert(struct vm *vm, uint32_t lin, unsigned access, const struct mmu_page *p)
+static uint8_t *tlb_insert(struct vm *vm, uint32_t lin, unsigned access, const struct mmu_page *p, uint32_t frame)
 {
     unsigned index = lin >> 12 & (TLB_SIZE - 1);
     struct tlb_entry *t = &vm->tlb[!!(access & MMU_USER)][index];
     uint32_t tag = (lin & ~PAGE_MASK_) | 1;
-    uint8_t *hva = vm->ram + p->page.v;
+    uint8_t *hva = vm->ram + ((uint64_t)frame << 12);
     if (t->read_tag != tag || t->hva != hva) {
         *t = (struct tlb_entry){.read_tag = tag, .hva = hva};
         if (vm->tlb_filled < sizeof(vm->tlb_index) / sizeof(vm->tlb_index[0]))
@@ -22,7 +22,7 @@ static uint8_t *tlb_insert(struct vm *vm, uint32_t lin, unsigned access, const s
     }
     if (access & MMU_EXEC)
         t->exec_tag = tag;
-    if ((access & MMU_WRITE) && !vm->code_pages[p->page.v >> 12])
+    if ((access & MMU_WRITE) && !vm->code_pages[frame])
         t->write_tag = tag;
     return hva;
 }
@@ -39,9 +39,13 @@ uint8_t *emu_tlb_fill(struct emu *e, uint32_t lin, unsigned access, uint64_t *pa
         emu_raise(e, CPU_EXC_PF, true, f.error_code);
     }
     *page_gpa = p.page.v;
-    if (!vm_is_ram(e->vm, p.page.v))
+    uint32_t frame = vm_frame(e->vm, p.page.v, access & MMU_WRITE);
+    if (frame == VM_NO_FRAME)
         return NULL;
-    return tlb_insert(e->vm, lin, access, &p);
+    /* One entry serves reads and writes; where these differ (RAM behind a ROM) writes are not remembered. */
+    if (unlikely((access & MMU_WRITE) && vm_frame(e->vm, p.page.v, false) != frame))
+        return e->vm->ram + ((uint64_t)frame << 12);
+    return tlb_insert(e->vm, lin, access, &p, frame);
 }
 
 /* -- One page ---------------------------------------------------------------------------------------- */

@@ -150,8 +150,9 @@ bool emu_load_pdptes(struct emu *e, uint32_t cr3)
     uint32_t at = cr3 & ~31u & e->c->a20_mask;
     for (unsigned i = 0; i < 4; i++) {
         v[i] = UINT64_MAX;
-        if ((uint64_t)at + 32 <= e->vm->ram_bytes)
-            memcpy(&v[i], e->vm->ram + at + 8 * i, 8);
+        const uint8_t *p = vm_readable(e->vm, at);
+        if (p)
+            memcpy(&v[i], p + 8 * i, 8);
         if ((v[i] & 1) && (v[i] & 0xFFFFFFF0000001E6ull)) /* bits 2:1, 8:5, 63:36 */
             return false;
     }

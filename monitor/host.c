@@ -62,9 +62,49 @@ static void power_off(void *opaque)
     machine_end(opaque, RUN_POWER_OFF);
 }
 
-static void reset(void *opaque)
+void firmware_request(struct machine *m, enum restart what)
 {
-    machine_end(opaque, RUN_RESET);
+    if (m->restart < what)
+        m->restart = what;
+    m->vm.cpu->host_event = 1;
+}
+
+static void reset(void *opaque, bool soft)
+{
+    struct machine *m = opaque;
+    if (m->cfg->restart)
+        firmware_request(m, soft ? RESTART_INIT : RESTART_RESET);
+    else
+        machine_end(m, RUN_RESET);
+}
+
+/* Only the built-in ROM is listened to. */
+static void firmware_call(void *opaque, uint8_t command)
+{
+    struct machine *m = opaque;
+    const struct cpu *c = m->vm.cpu;
+    bool in_rom = !(c->cr0 & CPU_CR0_PE) && (c->seg[SCAN_CS].base | 0xFFF00000u) == 0xFFFF0000u &&
+                  c->eip >= 0x10000 - FIRMWARE_ROM_SIZE;
+    if (command == FIRMWARE_BOOT && in_rom && m->cfg->boot != RUN_BOOT_FIRMWARE) {
+        if (m->cfg->restart)
+            firmware_request(m, RESTART_BOOT);
+        else
+            machine_end(m, RUN_RESET);
+    }
+}
+
+/* 82441FX data sheet, 3.2.18: PAM0 has F0000h to FFFFFh in its high half, PAM1 to PAM6 16 KiB in each half from C0000h up. Bit 0 of a
+ * half lets reads, bit 1 writes reach RAM. */
+static void shadow(void *opaque, const uint8_t pam[7])
+{
+    struct machine *m = heavy(opaque);
+    for (unsigned i = 0; i < VM_SHADOW_UNITS; i++) {
+        unsigned open = i < 12 ? pam[1 + i / 2] >> (i % 2 * 4) : pam[0] >> 4;
+        m->vm.hidden[i] = (uint8_t)((open & 1 ? 0 : VM_HIDDEN_READ) | (open & 2 ? 0 : VM_HIDDEN_WRITE));
+    }
+    m->vm.cpu->host_event = 1;
+    mmu_flush_tlb(&m->vm);
+    window_reset_all(m);
 }
 
 static void exit_code(void *opaque, int status)
@@ -86,8 +126,8 @@ static void serial_out(void *opaque, uint8_t byte)
 
 static void debug_out(void *opaque, uint8_t byte)
 {
-    heavy(opaque);
-    fputc(byte, stderr);
+    const struct machine *m = heavy(opaque);
+    fputc(byte, m->cfg->debug_console ? m->cfg->debug_console : stderr);
 }
 
 /* Looked at by the run loop before the next instruction. One NMI can wait while another is handled (SDM vol. 3, 6.7.1). */
@@ -100,7 +140,7 @@ static void nmi(void *opaque)
 
 static void init(void *opaque)
 {
-    machine_end(opaque, RUN_RESET);
+    firmware_request(opaque, RESTART_INIT);
 }
 
 static void flush_page(void *opaque, uint64_t page)
@@ -146,4 +186,5 @@ static bool dma_write(void *opaque, uint64_t a, const void *buf, size_t len)
 const struct dev_host_ops machine_host_ops = {
     now_ns, set_deadline, intr, a20, power_off, reset, exit_code, serial_out, debug_out,
     nmi, init, flush_page, dma_read, dma_write,
+    firmware_call, shadow,
 };

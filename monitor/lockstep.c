@@ -50,8 +50,8 @@ static void area_add(struct machine *m, uint32_t lin, uint32_t len)
         struct mmu_page p;
         uint32_t page = (lin & ~PAGE_MASK_) + i * PAGE_SIZE_;
         a->hva[i] = NULL;
-        if (mmu_probe(&m->vm, gva(page), &p) && machine_is_ram(m, p.page.v >> 12))
-            a->hva[i] = m->vm.ram + (p.page.v & ~(uint64_t)PAGE_MASK_);
+        if (mmu_probe(&m->vm, gva(page), &p))
+            a->hva[i] = vm_readable(&m->vm, p.page.v);
     }
     area_copy(a, a->before, false);
 }
@@ -155,9 +155,9 @@ static enum lockstep_result differ(struct machine *m, const char *what, const st
     uint8_t bytes[16] = {0};
     char text[96] = "?";
     struct mmu_page p;
-    if (mmu_probe(&m->vm, gva(before->eip), &p) && machine_is_ram(m, p.page.v >> 12)) {
-        uint64_t at = (p.page.v & ~(uint64_t)PAGE_MASK_) + (before->eip & PAGE_MASK_);
-        memcpy(bytes, m->vm.ram + at, 15);
+    const uint8_t *page = mmu_probe(&m->vm, gva(before->eip), &p) ? vm_readable(&m->vm, p.page.v) : NULL;
+    if (page) {
+        memcpy(bytes, page + (before->eip & PAGE_MASK_), 15);
         scan_disassemble(bytes, 15, 32, before->eip, text, sizeof(text));
     }
     fprintf(stderr,
@@ -242,10 +242,11 @@ static bool fetch(struct machine *m, struct scan_insn *i)
     struct mmu_page p;
     while (n < sizeof(bytes)) {
         uint32_t at = eip + n, room = PAGE_SIZE_ - (at & PAGE_MASK_);
-        if (!mmu_probe(&m->vm, gva(at), &p) || !machine_is_ram(m, p.page.v >> 12))
+        const uint8_t *page = mmu_probe(&m->vm, gva(at), &p) ? vm_readable(&m->vm, p.page.v) : NULL;
+        if (!page)
             break;
         unsigned take = room < sizeof(bytes) - n ? room : (unsigned)sizeof(bytes) - n;
-        memcpy(bytes + n, m->vm.ram + (p.page.v & ~(uint64_t)PAGE_MASK_) + (at & PAGE_MASK_), take);
+        memcpy(bytes + n, page + (at & PAGE_MASK_), take);
         n += take;
     }
     return scan_decode(bytes, n, 32, i) == SCAN_OK;

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "cache/cache.h"
+#include "monitor/firmware.h"
 #include "monitor/quick.h"
 #include "monitor/run.h"
 #include "monitor/stubs.h"
@@ -203,7 +204,7 @@ struct machine {
     uint64_t *counter; /* res->counter */
 
     int ram_fd;
-    uint32_t ram_pages;
+    uint32_t frames; /* of RAM and ROM (vm.h) */
 
     /* windows */
     struct window *window; /* [WINDOW_MAX] */
@@ -285,6 +286,7 @@ struct machine {
     volatile uint32_t events; /* signals that have set cpu->host_event */
     bool ended;
     enum run_end end;
+    enum restart restart; /* wanted before the next instruction */
     pthread_t input_thread;
     bool input_started;
     int input_stop[2];
@@ -327,11 +329,6 @@ void machine_prepare(struct machine *m);
 static inline uint32_t ibtc_index(uint32_t eip, uint32_t mask)
 {
     return (eip + (eip >> 4 | eip << 28)) & mask;
-}
-/* True if guest page pfn is RAM that may be mapped. */
-static inline bool machine_is_ram(const struct machine *m, uint64_t pfn)
-{
-    return vm_is_ram(&m->vm, pfn << 12);
 }
 /* Before translated code runs: RF goes with the first instruction. It holds back instruction breakpoints only,
  * and translated code runs only while none is enabled. */

@@ -27,33 +27,40 @@ enum {
 #define ERROR_U          4u
 #define ERROR_RSVD       8u
 #define ERROR_I          16u
-#define VIDEO_HOLE_BEGIN 0xA0000u
-#define VIDEO_HOLE_END   0xC0000u
 
 static uint64_t a20(const struct vm *vm, uint64_t a)
 {
     return a & (0xFFFFFFFF00000000ull | vm->cpu->a20_mask);
 }
 
-static bool in_ram(const struct vm *vm, uint64_t a, unsigned len)
+uint32_t vm_low_frame(const struct vm *vm, uint64_t page, bool write)
 {
-    return a + len <= vm->ram_bytes && !(a >= VIDEO_HOLE_BEGIN && a < VIDEO_HOLE_END);
+    uint64_t below = 0x100000 - page; /* so far in front of 1 MiB */
+    if (page < VM_SHADOW)
+        return VM_NO_FRAME;
+    if (!(vm->hidden[(page - VM_SHADOW) / VM_SHADOW_UNIT] & (write ? VM_HIDDEN_WRITE : VM_HIDDEN_READ)))
+        return (uint32_t)(page >> 12);
+    if (write || below > VM_SHADOW_ROM || below > vm->rom_bytes)
+        return VM_NO_FRAME;
+    return (uint32_t)((vm->ram_bytes + vm->rom_bytes - below) >> 12);
 }
 
 static uint64_t read_entry(const struct vm *vm, uint64_t a, unsigned size)
 {
-    if (!in_ram(vm, a, size))
+    const void *p = vm_readable(vm, a);
+    if (!p)
         return UINT64_MAX >> (64 - 8 * size);
     if (size == 4)
-        return __atomic_load_n((const uint32_t *)(const void *)(vm->ram + a), __ATOMIC_RELAXED);
-    return __atomic_load_n((const uint64_t *)(const void *)(vm->ram + a), __ATOMIC_RELAXED);
+        return __atomic_load_n((const uint32_t *)p, __ATOMIC_RELAXED);
+    return __atomic_load_n((const uint64_t *)p, __ATOMIC_RELAXED);
 }
 
 /* A and D lie in the low byte of either entry size. */
 static void set_bits(const struct vm *vm, uint64_t a, uint64_t entry, uint8_t bits)
 {
-    if ((entry & bits) != bits && in_ram(vm, a, 1))
-        __atomic_fetch_or(vm->ram + a, bits, __ATOMIC_RELAXED);
+    uint32_t frame = (entry & bits) != bits ? vm_frame(vm, a & ~(uint64_t)PAGE_MASK_, true) : VM_NO_FRAME;
+    if (frame != VM_NO_FRAME)
+        __atomic_fetch_or(vm->ram + ((uint64_t)frame << 12) + (a & PAGE_MASK_), bits, __ATOMIC_RELAXED);
 }
 
 enum walked { WALKED, WALK_ABSENT, WALK_RESERVED };

@@ -182,9 +182,20 @@ static void take_input(struct machine *m)
     pthread_mutex_unlock(&m->input_lock);
 }
 
+/* A triple fault: the chipset answers the shutdown cycle with INIT# (82371AB data sheet, 5.1.7). */
+static void shutdown(struct machine *m)
+{
+    if (m->cfg->restart)
+        firmware_request(m, RESTART_INIT);
+    else
+        machine_end(m, RUN_TRIPLE_FAULT);
+}
+
 static void service_events(struct machine *m)
 {
     m->vm.cpu->host_event = 0;
+    if (m->restart && !m->ended)
+        firmware_restart(m);
     uint8_t was = vm_doing(&m->vm, RUN_DOING_DEVICES);
     if (m->out_len)
         machine_flush_output(m);
@@ -212,7 +223,7 @@ static void idle(struct machine *m)
     uint64_t from = machine_now_ns();
     uint8_t was = vm_doing(&m->vm, RUN_DOING_IDLE);
     TRACE(m, HLT, 0);
-    while (!m->ended && !(c->irq_pending && c->vif) && !nmi_due(c)) {
+    while (!m->ended && c->halted && !(c->irq_pending && c->vif) && !nmi_due(c)) {
         if (m->out_len)
             machine_flush_output(m);
         signals_wait(m);
@@ -229,9 +240,8 @@ static bool behind_sti(struct machine *m)
     const struct cpu *c = m->vm.cpu;
     gva_t at = gva(c->seg[SCAN_CS].base + c->eip - 1);
     struct mmu_page p;
-    if (!mmu_probe(&m->vm, at, &p) || !machine_is_ram(m, p.page.v >> 12))
-        return false;
-    return m->vm.ram[p.page.v + (at.v & PAGE_MASK_)] == 0xFB;
+    const uint8_t *page = mmu_probe(&m->vm, at, &p) ? vm_readable(&m->vm, p.page.v) : NULL;
+    return page && page[at.v & PAGE_MASK_] == 0xFB;
 }
 
 /* May an external interrupt be taken now? Translated code keeps no account of STI's shadow (SDM vol. 2, STI)
@@ -263,7 +273,7 @@ static void deliver(struct machine *m)
     COUNT(m, IRQS);
     TRACE(m, IRQ, vector);
     if (emu_interrupt(&m->vm, vector) == EMU_SHUTDOWN)
-        machine_end(m, RUN_TRIPLE_FAULT);
+        shutdown(m);
 }
 
 /* -- Emulation
@@ -273,7 +283,7 @@ static void deliver(struct machine *m)
 static void after_emulation(struct machine *m, enum emu_result r)
 {
     if (r == EMU_SHUTDOWN)
-        machine_end(m, RUN_TRIPLE_FAULT);
+        shutdown(m);
     else if (r == EMU_HALT)
         idle(m);
 }
@@ -355,7 +365,7 @@ static void emulate_faulting(struct machine *m)
 static void page_fault(struct machine *m, const struct mmu_fault *f)
 {
     if (emu_page_fault(&m->vm, f) == EMU_SHUTDOWN)
-        machine_end(m, RUN_TRIPLE_FAULT);
+        shutdown(m);
 }
 
 static void resolve(struct machine *m)
@@ -458,8 +468,8 @@ static void loop(struct machine *m)
             deliver_nmi(m);
         else if (interrupts_open(m))
             deliver(m);
-        if (m->ended)
-            break;
+        if (m->ended || m->restart)
+            continue;
         if (c->halted)
             idle(m);
         else if (c->shadow)
@@ -483,8 +493,12 @@ static void loop(struct machine *m)
 
 static bool make_ram(struct machine *m, char *err, size_t size)
 {
-    uint64_t bytes = m->cfg->ram_bytes;
-    m->ram_pages = (uint32_t)(bytes / PAGE_SIZE_);
+    uint64_t rom_bytes, bytes = m->cfg->ram_bytes;
+    const uint8_t *rom = firmware_image(m, &rom_bytes);
+    m->vm.ram_bytes = bytes;
+    m->vm.rom_bytes = rom_bytes;
+    bytes += rom_bytes;
+    m->frames = (uint32_t)(bytes / PAGE_SIZE_);
     m->ram_fd = memfd_create("verso-ram", MFD_CLOEXEC);
     if (m->ram_fd < 0 || ftruncate(m->ram_fd, (off_t)bytes) != 0)
         goto fail;
@@ -494,8 +508,8 @@ static bool make_ram(struct machine *m, char *err, size_t size)
         m->vm.ram = NULL;
         goto fail;
     }
-    m->vm.ram_bytes = bytes;
-    m->vm.code_pages = calloc(m->ram_pages + 1, 1);
+    memcpy(m->vm.ram + m->vm.ram_bytes, rom, rom_bytes);
+    m->vm.code_pages = calloc(m->frames + 1, 1);
     if (!m->vm.code_pages)
         goto fail;
     return true;
@@ -598,7 +612,7 @@ static void finish(struct machine *m)
     if (m->vm.bus)
         dev_bus_destroy(m->vm.bus);
     if (m->vm.ram)
-        munmap(m->vm.ram, m->vm.ram_bytes + PAGE_SIZE_);
+        munmap(m->vm.ram, m->vm.ram_bytes + m->vm.rom_bytes + PAGE_SIZE_);
     if (m->ram_fd >= 0)
         close(m->ram_fd);
     if (m->shadow_stack && m->shadow_stack != MAP_FAILED)

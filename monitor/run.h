@@ -25,6 +25,7 @@ enum run_end {
 enum run_boot {
     RUN_BOOT_LINUX,     /* a 32-bit kernel by its 32-bit entry (bzImage boot protocol, paging off) */
     RUN_BOOT_MULTIBOOT, /* a kernel with a Multiboot header (version 1) */
+    RUN_BOOT_FIRMWARE,  /* at the reset vector of a ROM image */
 };
 
 /* A kernel, already parsed (plain data; the parsers do not run here). */
@@ -66,6 +67,10 @@ struct run_profile {
 struct run_config {
     uint64_t ram_bytes;            /* 16 MiB .. 3 GiB, multiple of 4 KiB */
     enum run_boot boot;
+    FILE *debug_console;           /* what the guest writes to ports E9h and 402h; NULL: standard error */
+    bool restart;                  /* a reset starts the machine again; otherwise it ends the run */
+    const uint8_t *rom;            /* firmware: 64 KiB to 16 MiB, a multiple of 4 KiB; ends at 4 GiB */
+    size_t rom_len;
     const struct run_segment *segment;
     unsigned segment_count;
     uint32_t entry;                /* physical */

@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TRACE_VERSION 1u
+#define TRACE_VERSION 2u
 #define TRACE_FIELDS  4u
 
 enum trace_group {

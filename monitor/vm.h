@@ -44,13 +44,26 @@ struct tlb_entry {
     uint8_t *hva; /* host address of the page in the flat view of guest RAM */
 };
 
+/* Frames: the pages of memory that a machine has. Those of RAM have the number of their guest-physical page; behind them come those of the
+ * ROM, which guests reach at the end of the 4 GiB and, the last 128 KiB of it, below 1 MiB. There the chipset decides for reads and writes
+ * apart whether they reach RAM or what is on the bus: the ROM, or nothing (82441FX data sheet, 3.2.18: PAM registers). */
+#define VM_NO_FRAME    UINT32_MAX
+#define VM_HOLE        0xA0000u  /* video memory up to here + 128 KiB */
+#define VM_SHADOW      0xC0000u
+#define VM_SHADOW_UNIT 0x4000u
+#define VM_SHADOW_UNITS 16u
+#define VM_SHADOW_ROM  0x20000u
+enum { VM_HIDDEN_READ = 1, VM_HIDDEN_WRITE = 2 }; /* such accesses go past the RAM */
+
 struct vm {
     struct cpu *cpu;       /* 64-byte aligned; r13 of translated code */
     struct dev_bus *bus;
-    uint8_t *ram;          /* flat read/write view of guest RAM: hva = ram + gpa */
+    uint8_t *ram;          /* flat read/write view of all frames: hva = ram + frame * 4096; of RAM: ram + gpa */
     uint64_t ram_bytes;
     uint64_t apic_page;    /* guest-physical page of RAM that the local APIC hides, with bit 0 set; or 0 */
-    uint8_t *code_pages;   /* one byte per RAM page: nonzero if a verso was made from it: stores there must call vm_code_written() first */
+    uint64_t rom_bytes;    /* of the ROM that ends at 4 GiB; its frames follow those of RAM */
+    uint8_t hidden[VM_SHADOW_UNITS]; /* VM_HIDDEN_*, from C0000h in units of 16 KiB */
+    uint8_t *code_pages;   /* one byte per frame: nonzero if a verso was made from it: stores there must call vm_code_written() first */
     struct tlb_entry tlb[2][TLB_SIZE]; /* [0] supervisor, [1] user */
     uint64_t tlb_large[16];            /* bit per 4 MiB of linear space: the TLB holds pieces of a large page there (mmu.c, emu_mem.c) */
     uint32_t tlb_filled;               /* entries filled since the last flush; their indexes if they are few */
@@ -76,6 +89,28 @@ static inline struct vm_place vm_place(const struct cpu *c)
     return (struct vm_place){c->eip, c->seg[1].sel, (uint8_t)(mode << 2 | (c->cpl & 3))};
 }
 
+/* The frame below 1 MiB that an access to this page reaches; mmu.c. Async-signal-safe. */
+uint32_t vm_low_frame(const struct vm *vm, uint64_t page, bool write);
+/* The frame that an access to a guest-physical page reaches, or VM_NO_FRAME. Nothing but devices is there then; a write to ROM reaches
+ * nothing. Async-signal-safe. */
+static inline uint32_t vm_frame(const struct vm *vm, uint64_t page, bool write)
+{
+    if (__builtin_expect((page | 1) == vm->apic_page, 0))
+        return VM_NO_FRAME;
+    if (__builtin_expect(page < vm->ram_bytes, 1))
+        return page - VM_HOLE >= 0x60000u ? (uint32_t)(page >> 12) : vm_low_frame(vm, page, write);
+    uint64_t end = 1ull << 32;
+    if (write || page >= end || page < end - vm->rom_bytes)
+        return VM_NO_FRAME;
+    return (uint32_t)((vm->ram_bytes + vm->rom_bytes - (end - page)) >> 12);
+}
+/* Host address of len bytes at a guest-physical address within one page that a read reaches, or NULL. Async-signal-safe. */
+static inline uint8_t *vm_readable(const struct vm *vm, uint64_t a)
+{
+    uint32_t frame = vm_frame(vm, a & ~0xFFFull, false);
+    return frame == VM_NO_FRAME ? NULL : vm->ram + ((uint64_t)frame << 12) + (a & 0xFFF);
+}
+
 /* Says what the thread is at from now on; returns what it was at, to be said again afterwards. Async-signal-safe. */
 static inline uint8_t vm_doing(struct vm *vm, uint8_t what)
 {
@@ -98,12 +133,6 @@ enum vm_flush { VM_FLUSH_CR3, VM_FLUSH_PAGE, VM_FLUSH_ALL };
 void vm_paging_changed(struct vm *vm, enum vm_flush what, gva_t page);
 /* IA32_APIC_BASE was written (cpu->apic_base): tells the local APIC, and which RAM it hides now. */
 void vm_apic_base_changed(struct vm *vm);
-/* Guest-physical page (its address) that may be accessed as RAM: not the video hole, not the local APIC. */
-static inline bool vm_is_ram(const struct vm *vm, uint64_t page)
-{
-    return page + PAGE_SIZE_ <= vm->ram_bytes && !(page >= 0xA0000 && page < 0xC0000) && (page | 1) != vm->apic_page;
-}
-
 /* -- mmu.c ---------------------------------------------------------------------------------------------------------------- */
 enum { MMU_WRITE = 1, MMU_USER = 2, MMU_EXEC = 4 };
 struct mmu_fault {
@@ -148,6 +177,8 @@ enum emu_result emu_page_fault(struct vm *vm, const struct mmu_fault *f);
 enum emu_result emu_interrupt(struct vm *vm, unsigned vector);
 /* Processor state after RESET (SDM vol. 3, table 9-1). */
 void emu_reset(struct vm *vm);
+/* After INIT: x87/SSE state, MSRs and the time-stamp counter stay (same table). */
+void emu_init(struct vm *vm);
 /* Fixed, named CPU model. */
 void emu_cpuid(const struct cpu *c, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
 #define EMU_CPU_MODEL "atom-d510" /* family 6 model 28 */

@@ -50,7 +50,7 @@ static uint32_t mapping_id(const struct machine *m, const struct region *r, unsi
 bool window_init(struct machine *m, char *err, size_t err_size)
 {
     m->window = calloc(WINDOW_MAX, sizeof(*m->window));
-    m->rmap = calloc(m->ram_pages, sizeof(*m->rmap));
+    m->rmap = calloc(m->frames, sizeof(*m->rmap));
     m->region_pool = mmap(NULL, REGION_POOL * sizeof(struct region), PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     m->poison = mmap(NULL, WINDOW_SPAN, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -268,11 +268,10 @@ static struct region *region_get(struct machine *m, struct window *w, uint32_t i
 
 static uint64_t read_entry(const struct machine *m, uint64_t at, bool pae)
 {
-    if (at + 8 > m->vm.ram_bytes)
+    const void *p = vm_readable(&m->vm, at);
+    if (!p)
         return 0;
-    if (pae)
-        return *(const uint64_t *)(const void *)(m->vm.ram + at);
-    return *(const uint32_t *)(const void *)(m->vm.ram + at);
+    return pae ? *(const uint64_t *)p : *(const uint32_t *)p;
 }
 
 static bool paging_on(const struct machine *m)
@@ -318,9 +317,9 @@ static void compare_half(struct machine *m, struct window *w, struct region *r, 
     if (large)
         return;
     uint64_t table = pde & 0xFFFFFF000ull;
-    if (table + PAGE_SIZE_ > m->vm.ram_bytes)
+    const uint8_t *now = vm_readable(&m->vm, table);
+    if (!now)
         return;
-    const uint8_t *now = m->vm.ram + table;
     if (r->copy[half] && r->table_gpa[half] == table && !memcmp(r->copy[half], now, PAGE_SIZE_))
         return;
     unsigned run = pages,
@@ -570,29 +569,29 @@ static bool map_host(struct machine *m, struct window *w, uint32_t lin, uint32_t
 }
 
 /* The rights the host mapping may have for a walked page. */
-static bool may_write(const struct machine *m, const struct window *w, const struct mmu_page *p)
+static bool may_write(const struct machine *m, const struct window *w, const struct mmu_page *p, uint32_t frame)
 {
-    if (m->vm.code_pages[p->page.v >> 12] || !(p->dirty || !paging_on(m)))
+    if (m->vm.code_pages[frame] || !(p->dirty || !paging_on(m)) || vm_frame(&m->vm, p->page.v, true) != frame)
         return false;
     return p->writable || (!w->user && !(m->vm.cpu->cr0 & CPU_CR0_WP));
 }
 
 /* True if linear page lin could share a mapping call with a neighbour that maps pfn with these rights. */
-static bool run_fits(struct machine *m, struct window *w, uint32_t lin, uint64_t pfn, bool write,
+static bool run_fits(struct machine *m, struct window *w, uint32_t lin, uint32_t pfn, bool write,
                      struct mmu_page *p)
 {
     uint32_t n = lin >> 12;
     struct region *r = w->region[n / REGION_PAGES];
     if (r && (r->state[n % REGION_PAGES] & (PAGE_READ | PAGE_WRITE)))
         return false;
-    if (!mmu_probe(&m->vm, gva(lin), p) || p->page.v >> 12 != pfn || !machine_is_ram(m, pfn))
+    if (!mmu_probe(&m->vm, gva(lin), p) || vm_frame(&m->vm, p->page.v, false) != pfn)
         return false;
     if (w->user ? !p->user : (p->user && paging_on(m)))
         return false;
     /* An entry not accessed yet must stay so until the guest touches it. */
     if (paging_on(m) && !(leaf_entry(m, p) & ENTRY_A))
         return false;
-    return may_write(m, w, p) == write;
+    return may_write(m, w, p, pfn) == write;
 }
 
 enum window_result window_fault(struct machine *m, struct window *w, gva_t a, bool write)
@@ -604,8 +603,8 @@ enum window_result window_fault(struct machine *m, struct window *w, gva_t a, bo
     if (!mmu_walk(&m->vm, a, (write ? MMU_WRITE : 0) | (user ? MMU_USER : 0), &p, &f))
         return WINDOW_EMULATE;
     m->fault_site = true;
-    uint64_t pfn = p.page.v >> 12;
-    if (!machine_is_ram(m, pfn))
+    uint32_t pfn = vm_frame(&m->vm, p.page.v, false);
+    if (pfn == VM_NO_FRAME)
         return WINDOW_EMULATE;
     bool of_user = p.user && paging_on(m);
     m->fault_user = !w->user && of_user;
@@ -618,7 +617,7 @@ enum window_result window_fault(struct machine *m, struct window *w, gva_t a, bo
     }
     if (write)
         p.dirty = true;
-    bool can_write = may_write(m, w, &p);
+    bool can_write = may_write(m, w, &p, pfn);
     if (write && !can_write) {
         COUNT(m, FAULT_CODE);
         return WINDOW_EMULATE;
@@ -654,7 +653,7 @@ enum window_result window_fault(struct machine *m, struct window *w, gva_t a, bo
 
     unsigned count = before + after + 1;
     uint32_t start = n - before;
-    if (!map_host(m, w, start * PAGE_SIZE_, (uint32_t)(pfn - before), count, can_write))
+    if (!map_host(m, w, start * PAGE_SIZE_, pfn - before, count, can_write))
         return WINDOW_EMULATE;
     r = region_get(m, w, n / REGION_PAGES); /* map_host() may have emptied everything */
     if (paging_on(m))
@@ -665,7 +664,7 @@ enum window_result window_fault(struct machine *m, struct window *w, gva_t a, bo
         uint64_t e = 0;
         if (paging_on(m) && mmu_probe(&m->vm, gva(page * PAGE_SIZE_), &q))
             e = leaf_entry(m, &q);
-        note_page(m, w, r, page % REGION_PAGES, (uint32_t)(pfn - before + i), e, state);
+        note_page(m, w, r, page % REGION_PAGES, pfn - before + i, e, state);
     }
     COUNT(m, FAULT_MAP);
     if (!w->user)

@@ -20,7 +20,7 @@ enum { RAM_DEFAULT_MIB = 512, RAM_MIN_MIB = 16, RAM_MAX_MIB = 3072, ESCAPE_DEFAU
 
 struct options {
     const char *kernel, *append, *append_extra, *entry, *cache, *stats, *stats_to, *lockstep, *trace,
-        *trace_format, *escape, *profile, *perf_map;
+        *trace_format, *escape, *profile, *perf_map, *bios, *reset, *debugcon;
     struct opt_list initrd, device;
     struct trace_select select;
     uint64_t ram, stop_after, trace_ring;
@@ -35,8 +35,11 @@ static const struct opt options[] = {
     {"append", 0, OPT_STRING, AT(append), "TEXT",
      "the kernel command line (an ISO: instead of the boot entry's)"},
     {"append-extra", 0, OPT_STRING, AT(append_extra), "TEXT", "added to the kernel command line"},
+    {"bios", 0, OPT_STRING, AT(bios), "FILE", "start at the reset vector of this ROM image instead"},
+    {"reset", 0, OPT_STRING, AT(reset), "WHAT", "what a reset of the machine does: exit or restart (exit)"},
     {"entry", 0, OPT_STRING, AT(entry), "LABEL", "boot entry of the ISO (its default)"},
     {"device", 0, OPT_LIST, AT(device), "NAME", "a device that not every machine has: testdev, debugcon"},
+    {"debugcon", 0, OPT_STRING, AT(debugcon), "FILE", "what firmware writes to its debug console, port 402h; - is standard error"},
     {"cache", 0, OPT_STRING, AT(cache), "FILE", "the cache ($XDG_CACHE_HOME/verso/cache.db)"},
     {"no-cache", 0, OPT_FLAG, AT(no_cache), NULL, "run without a cache: everything is translated live"},
     {"cache-readonly", 0, OPT_FLAG, AT(cache_readonly), NULL, "use the cache, add nothing to it"},
@@ -125,6 +128,15 @@ static bool parse_devices(const struct opt_list *list, unsigned *extras)
         *extras |= 1u << d;
     }
     return true;
+}
+
+static bool parse_reset(const char *text, bool *restart)
+{
+    *restart = text && !strcmp(text, "restart");
+    if (!text || *restart || !strcmp(text, "exit"))
+        return true;
+    fprintf(stderr, "verso run: --reset takes exit or restart\n");
+    return false;
 }
 
 static bool parse_escape(const char *text, int *escape)
@@ -320,6 +332,8 @@ static int run_loaded(const struct options *o, struct run_config *cfg, const str
     cfg->initrd_len = g->initrd_len;
     cfg->cmdline = g->cmdline;
     cfg->boot = g->boot;
+    cfg->rom = g->rom;
+    cfg->rom_len = g->rom_len;
     cfg->module = g->module;
     cfg->module_count = g->module_count;
     cfg->sections = g->sections;
@@ -351,8 +365,12 @@ static int run_loaded(const struct options *o, struct run_config *cfg, const str
 
 static int configure(const struct options *o, int argc, struct run_config *cfg, struct trace_config *trace)
 {
-    if ((argc == 1) == (o->kernel != NULL) || argc > 1) {
-        fprintf(stderr, "verso run: give one ISO, or --kernel FILE (verso run --help)\n");
+    if (argc + (o->kernel != NULL) + (o->bios != NULL) != 1) {
+        fprintf(stderr, "verso run: give one ISO, or --kernel FILE, or --bios FILE (verso run --help)\n");
+        return STATUS_USAGE;
+    }
+    if (o->bios && (o->initrd.count || o->append || o->append_extra || o->entry)) {
+        fprintf(stderr, "verso run: --bios goes without kernel, initrd, command line and boot entry\n");
         return STATUS_USAGE;
     }
     if (o->ram < (uint64_t)RAM_MIN_MIB << 20 || o->ram > (uint64_t)RAM_MAX_MIB << 20 || o->ram % 4096) {
@@ -364,7 +382,7 @@ static int configure(const struct options *o, int argc, struct run_config *cfg, 
         return STATUS_USAGE;
     }
     if (!parse_lockstep(o->lockstep, cfg) || !parse_trace(o, trace) || !parse_escape(o->escape, &cfg->escape) ||
-        !parse_devices(&o->device, &cfg->extras))
+        !parse_devices(&o->device, &cfg->extras) || !parse_reset(o->reset, &cfg->restart))
         return STATUS_USAGE;
     static struct run_profile profile; /* large; one machine per process */
     cfg->profile = o->profile ? &profile : NULL;
@@ -410,6 +428,15 @@ static int open_outputs(const struct options *o, struct run_config *cfg, struct 
     int status = open_trace(o, cfg, trace);
     if (status)
         return status;
+    if (o->debugcon) {
+        cfg->extras |= 1u << DEV_EXTRA_DEBUGCON;
+        if (strcmp(o->debugcon, "-") && !(cfg->debug_console = fopen(o->debugcon, "we"))) {
+            fprintf(stderr, "verso: %s: %s\n", o->debugcon, strerror(errno));
+            return STATUS_IO;
+        }
+        if (cfg->debug_console)
+            setvbuf(cfg->debug_console, NULL, _IOLBF, BUFSIZ);
+    }
     if (o->perf_map && !(cfg->perf_map = open_perf_map(o->perf_map)))
         return STATUS_IO;
     if (!o->no_cache && !o->emulate) {
@@ -442,6 +469,7 @@ static int run(const struct cmd *self, int argc, char **argv)
         return status;
     struct load_request req = {.iso = argc ? argv[0] : NULL,
                                .entry = o.entry,
+                               .bios = o.bios,
                                .kernel = o.kernel,
                                .initrd = o.initrd,
                                .append = o.append,
@@ -455,6 +483,10 @@ static int run(const struct cmd *self, int argc, char **argv)
     if (!status)
         status = run_loaded(&o, &cfg, &guest);
     status = close_trace(&o, &cfg, &trace, status);
+    if (cfg.debug_console && fclose(cfg.debug_console)) {
+        fprintf(stderr, "verso: %s: %s\n", o.debugcon, strerror(errno));
+        status = status ? status : STATUS_IO;
+    }
     if (cfg.perf_map && fclose(cfg.perf_map)) {
         fprintf(stderr, "verso: the map for perf: %s\n", strerror(errno));
         status = status ? status : STATUS_IO;
@@ -467,7 +499,7 @@ static int run(const struct cmd *self, int argc, char **argv)
 
 const struct cmd cmd_run = {
     .name = "run",
-    .args = "GUEST.iso | --kernel FILE [--initrd FILE] [--append TEXT]",
+    .args = "GUEST.iso | --kernel FILE [--initrd FILE] [--append TEXT] | --bios FILE",
     .summary = "run a guest, its serial line on standard input and output",
     .opts = options,
     .run = run,

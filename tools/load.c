@@ -15,6 +15,8 @@
 struct handoff {
     uint32_t status; /* enum status */
     uint32_t boot; /* enum run_boot */
+    uint32_t rom_len;
+    uint64_t rom_off;
     uint32_t entry, segment_count, initrd_len;
     uint64_t initrd_off;
     uint32_t setup_header_len;
@@ -202,6 +204,32 @@ static bool hand_over(int fd, struct handoff *h, const struct image_kernel *k,
     return true;
 }
 
+enum { ROM_UNIT = 64 << 10, ROM_MAX = 16 << 20 };
+
+/* A ROM image is no format: only its size can be wrong. */
+static void hand_over_rom(const struct load_request *r, int fd, struct handoff *h)
+{
+    struct image_blob rom = {0};
+    struct image_error err = {0};
+    snprintf(h->title, sizeof(h->title), "%.200s", r->bios);
+    if (!image_read_file(r->bios, &rom, &err)) {
+        image_failed(h, &err);
+        return;
+    }
+    if (!rom.len || rom.len % ROM_UNIT || rom.len > ROM_MAX) {
+        snprintf(h->error, sizeof(h->error),
+                 "%.300s: a ROM image has 64 KiB to 16 MiB and a multiple of 64 KiB; this file has %zu bytes", r->bios,
+                 rom.len);
+        h->status = STATUS_IMAGE_FORMAT;
+        return;
+    }
+    h->boot = RUN_BOOT_FIRMWARE;
+    h->rom_off = (sizeof(*h) + 4095) & ~4095ull;
+    h->rom_len = (uint32_t)rom.len;
+    if (!write_at(fd, h->rom_off, rom.data, rom.len))
+        failed(h, STATUS_IMAGE_MEMORY, "out of memory while handing the ROM over");
+}
+
 static void child(const struct load_request *r, int fd)
 {
     struct handoff *h = calloc(1, sizeof(*h));
@@ -211,7 +239,9 @@ static void child(const struct load_request *r, int fd)
     struct image_kernel k = {0};
     struct image_error err = {0};
     const char *name = r->iso ? r->iso : r->kernel;
-    bool ok = (!r->iso || read_iso(r, h, &kernel, &initrd)) && read_files(r, h, &kernel, &initrd);
+    if (r->bios)
+        hand_over_rom(r, fd, h);
+    bool ok = !r->bios && (!r->iso || read_iso(r, h, &kernel, &initrd)) && read_files(r, h, &kernel, &initrd);
     if (ok && !image_kernel_parse(kernel.data, kernel.len, name, &k, &err))
         ok = image_failed(h, &err);
     if (ok && k.is_multiboot) {
@@ -268,6 +298,16 @@ static int check(const struct handoff *h, const uint8_t *map, size_t len, uint64
         fprintf(stderr, "verso: %.599s\n", h->error);
         return h->status < 256 ? (int)h->status : STATUS_IMAGE_FORMAT;
     }
+    memcpy(out->title, h->title, sizeof(out->title));
+    out->cmdline = h->cmdline;
+    if (h->boot == RUN_BOOT_FIRMWARE) {
+        if (!inside(h->rom_off, h->rom_len, len) || !h->rom_len || h->rom_len % ROM_UNIT || h->rom_len > ROM_MAX)
+            return complain(STATUS_IMAGE_FORMAT, "the ROM image does not make sense");
+        out->boot = RUN_BOOT_FIRMWARE;
+        out->rom = map + h->rom_off;
+        out->rom_len = h->rom_len;
+        return STATUS_OK;
+    }
     if (h->segment_count > LOAD_SEGMENTS || !h->segment_count ||
         h->setup_header_len > sizeof(h->setup_header))
         return complain(STATUS_IMAGE_FORMAT, "the kernel's segments do not make sense");
@@ -293,8 +333,6 @@ static int check(const struct handoff *h, const uint8_t *map, size_t len, uint64
     out->setup_header_len = h->setup_header_len;
     out->initrd = h->initrd_len ? map + h->initrd_off : NULL;
     out->initrd_len = h->initrd_len;
-    out->cmdline = h->cmdline;
-    memcpy(out->title, h->title, sizeof(out->title));
     return check_multiboot(h, map, len, out);
 }
 

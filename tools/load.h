@@ -13,6 +13,7 @@
 struct load_request {
     const char *iso;    /* or NULL */
     const char *entry;  /* boot entry of the ISO, NULL: the default one */
+    const char *bios;   /* a ROM image: nothing else then; or NULL */
     const char *kernel; /* used if iso is NULL */
     struct opt_list initrd;
     const char *append;       /* for kernel; replaces that of the boot entry if given with an ISO */
@@ -23,6 +24,8 @@ struct load_request {
 enum { LOAD_SEGMENTS = 16, LOAD_CMDLINE = 2048, LOAD_MODULES = 16, LOAD_NAME = 256 };
 struct load_guest {
     enum run_boot boot;
+    const uint8_t *rom;
+    size_t rom_len;
     struct run_segment segment[LOAD_SEGMENTS];
     unsigned segment_count;
     uint32_t entry;

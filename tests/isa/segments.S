@@ -168,6 +168,8 @@ test_main:
         BAD "absent SS", ss, S1, 12, S1
         BAD "behind the GDT", fs, 0x138, 13, 0x138
         BAD "behind the GDT, SS, RPL kept out", ss, 0x13B, 13, 0x138
+        xorl %eax, %eax
+        lldt %ax                        # RESET leaves one of 64 KiB at 0
         BAD "LDT that is not there", fs, L1, 13, L1
         TRY 1f
 9:      movl %eax, %cs

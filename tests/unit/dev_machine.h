@@ -17,7 +17,8 @@ struct machine {
     struct dev_bus *bus;
     uint64_t now, deadline;
     bool intr, a20;
-    unsigned rises, power_offs, resets, exits, deadlines, nmis, inits, flushes;
+    unsigned rises, power_offs, resets, softs, exits, deadlines, nmis, inits, flushes, calls, shadows;
+    uint8_t pam[7], command;
     uint64_t flushed;
     int exit_code;
     uint8_t ram[65536]; /* what chips reach by DMA */
@@ -49,9 +50,20 @@ static inline void m_off(void *o)
 {
     ((struct machine *)o)->power_offs++;
 }
-static inline void m_reset(void *o)
+static inline void m_reset(void *o, bool soft)
 {
     ((struct machine *)o)->resets++;
+    ((struct machine *)o)->softs += soft;
+}
+static inline void m_call(void *o, uint8_t command)
+{
+    ((struct machine *)o)->calls++;
+    ((struct machine *)o)->command = command;
+}
+static inline void m_shadow(void *o, const uint8_t pam[7])
+{
+    ((struct machine *)o)->shadows++;
+    memcpy(((struct machine *)o)->pam, pam, 7);
 }
 static inline void m_exit(void *o, int status)
 {
@@ -77,6 +89,7 @@ static inline void m_nmi(void *o)
 }
 static inline void m_init(void *o)
 {
+    dev_apic_init(((struct machine *)o)->bus);
     ((struct machine *)o)->inits++;
 }
 static inline void m_flush(void *o, uint64_t gpa)
@@ -109,7 +122,7 @@ static inline void machine_setup(void)
 {
     static const struct dev_host_ops ops = {m_now,   m_deadline, m_intr,   m_a20,  m_off,
                                             m_reset, m_exit,     m_serial, m_debug, m_nmi, m_init,
-                                            m_flush, m_dma_read, m_dma_write};
+                                            m_flush, m_dma_read, m_dma_write, m_call, m_shadow};
 
     memset(&m, 0, sizeof m);
     m.a20 = true;

@@ -23,6 +23,10 @@ static void ignore(void *o)
 {
     (void)o;
 }
+static void ignore_shadow(void *o, const uint8_t pam[7])
+{
+    (void)o, (void)pam;
+}
 static void ignore_int(void *o, int v)
 {
     (void)o, (void)v;
@@ -45,9 +49,9 @@ static bool no_write(void *o, uint64_t a, const void *buf, size_t n)
     (void)o, (void)a, (void)buf, (void)n;
     return false;
 }
-static const struct dev_host_ops ops = {now,        ignore_time, ignore_bool, ignore_bool, ignore, ignore,
+static const struct dev_host_ops ops = {now,        ignore_time, ignore_bool, ignore_bool, ignore, ignore_bool,
                                         ignore_int, ignore_byte, ignore_byte, ignore,      ignore, ignore_address,
-                                        no_read,    no_write};
+                                        no_read,    no_write, ignore_byte, ignore_shadow};
 
 struct box box_new(void)
 {

@@ -60,6 +60,24 @@ START_TEST(port92_switches_a20_and_resets)
     ck_assert_uint_eq(m.resets, 0);
     out8(0x92, 3);
     ck_assert_uint_eq(m.resets, 1);
+    ck_assert_uint_eq(m.softs, 1);
+    out8(0x92, 3); /* only as it rises */
+    ck_assert_uint_eq(m.resets, 1);
+    ck_assert_uint_eq(in8(0x92), 3);
+    dev_bus_reset(m.bus);
+    ck_assert_uint_eq(in8(0x92), 2);
+}
+END_TEST
+
+START_TEST(apm_control_calls_the_firmware)
+{
+    out8(0xB3, 0x77);
+    ck_assert_uint_eq(m.calls, 0);
+    out8(0xB2, 0x42);
+    ck_assert_uint_eq(m.calls, 1);
+    ck_assert_uint_eq(m.command, 0x42);
+    ck_assert_uint_eq(in8(0xB2), 0x42);
+    ck_assert_uint_eq(in8(0xB3), 0x77);
 }
 END_TEST
 
@@ -134,6 +152,7 @@ static void add(TCase *t)
     tcase_add_test(t, exit_device_gives_value_times_two_plus_one);
     tcase_add_test(t, debug_console_and_post_port);
     tcase_add_test(t, port92_switches_a20_and_resets);
+    tcase_add_test(t, apm_control_calls_the_firmware);
     tcase_add_test(t, reset_brings_back_the_state_of_power_on);
     tcase_add_test(t, garbage_on_every_port_is_survived);
     tcase_add_test(t, dump_has_a_line_for_each_chip);

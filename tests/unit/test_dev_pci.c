@@ -70,8 +70,38 @@ START_TEST(cf9_resets_on_rising_bit_2_only)
     ck_assert_uint_eq(m.resets, 1);
     out8(0xCF9, 0x06);
     ck_assert_uint_eq(m.resets, 1);
+    ck_assert_uint_eq(m.softs, 0);
+    out8(0xCF9, 0x00);
+    out8(0xCF9, 0x04);
+    ck_assert_uint_eq(m.resets, 2);
+    ck_assert_uint_eq(m.softs, 1);
+    out8(0xCF9, 0x06);
     dev_port_write(m.bus, 0xCF8, 4, 0x80000600); /* a 32-bit write is not for CF9h */
     ck_assert_uint_eq(in8(0xCF9), 0x06);
+}
+END_TEST
+
+START_TEST(shadow_registers_are_told_when_they_change)
+{
+    unsigned told = m.shadows;
+    ck_assert_uint_ge(told, 1);
+    ck_assert_uint_eq(m.pam[0], 0);
+    dev_port_write(m.bus, 0xCF8, 4, 0x80000058);
+    out8(0xCFD, 0x30);
+    ck_assert_uint_eq(m.shadows, told + 1);
+    ck_assert_uint_eq(m.pam[0], 0x30);
+    out8(0xCFD, 0x30);
+    ck_assert_uint_eq(m.shadows, told + 1);
+    dev_port_write(m.bus, 0xCF8, 4, 0x8000005C);
+    dev_port_write(m.bus, 0xCFC, 4, 0x44332211);
+    ck_assert_uint_eq(m.shadows, told + 2);
+    ck_assert_uint_eq(m.pam[3], 0x11);
+    ck_assert_uint_eq(m.pam[6], 0x44);
+    dev_shadow_open(m.bus);
+    ck_assert_uint_eq(m.pam[0], 0x30);
+    ck_assert_uint_eq(m.pam[6], 0x33);
+    dev_bus_reset(m.bus);
+    ck_assert_uint_eq(m.pam[6], 0);
 }
 END_TEST
 
@@ -96,6 +126,7 @@ static void add(TCase *t)
     tcase_add_test(t, read_only_registers_ignore_writes);
     tcase_add_test(t, address_not_enabled_reads_all_ones);
     tcase_add_test(t, cf9_resets_on_rising_bit_2_only);
+    tcase_add_test(t, shadow_registers_are_told_when_they_change);
     tcase_add_test(t, last_config_dword_at_unaligned_widths_stays_inside);
 }
 

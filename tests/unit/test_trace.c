@@ -264,7 +264,7 @@ START_TEST(selection_by_name)
     uint64_t kinds;
     char bad[32];
     ck_assert(trace_parse_kinds("call,exc", &kinds, bad));
-    ck_assert_uint_eq(kinds, 1ull << TRACE_CALL | 1ull << TRACE_EXCEPTION | 1ull << TRACE_SHUTDOWN);
+    ck_assert_uint_eq(kinds, 1ull << TRACE_CALL | 1ull << TRACE_EXCEPTION | 1ull << TRACE_SHUTDOWN | 1ull << TRACE_RESET);
     ck_assert(trace_parse_kinds("all,-flow,-page", &kinds, bad));
     ck_assert_uint_eq(kinds & (trace_group_kinds(TRACE_GROUP_FLOW) | trace_group_kinds(TRACE_GROUP_PAGE)), 0);
     ck_assert_uint_ne(kinds & 1ull << TRACE_IN, 0);
