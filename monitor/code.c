@@ -19,12 +19,14 @@
  * which nothing is reachable yet.
  */
 #include <errno.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <x86intrin.h>
 
 #include "monitor/machine.h"
 #include "monitor/profile.h"
@@ -33,8 +35,9 @@
 #define THUNK_HASH       65536u
 #define LINK_MAX         (1u << 20)
 #define CODE_AHEAD       (2ull << 20)
+#define TABLE_AHEAD      (256u << 10)
+#define HEAP_AHEAD       (1u << 20)
 #define USER_LINKS_TRIED 256u
-#define NO_ENTRY         UINT16_MAX
 #define ENTRY_PATIENCE   3u
 #define INST_HASH        65536u
 #define THUNK_BYTES      ((uint64_t)THUNK_MAX * THUNK_SIZE)
@@ -114,6 +117,8 @@ bool code_init(struct machine *m, char *err, size_t err_size)
         if (*all[i].at == MAP_FAILED)
             goto fail;
     }
+    mallopt(M_TOP_PAD, HEAP_AHEAD);
+    mallopt(M_TRIM_THRESHOLD, 64 * HEAP_AHEAD);
     m->scan = malloc(sizeof(*m->scan));
     if (!m->scan)
         goto fail;
@@ -131,18 +136,18 @@ fail:
 static int32_t entry_of(struct page_code *pc, uint32_t off)
 {
     const struct xlat_verso *v = &pc->verso;
-    if (!pc->host && v->code_len < NO_ENTRY) {
+    if (!pc->host && v->code_len < XLAT_NO_ENTRY) {
         static int32_t all[SCAN_PAGE_SIZE];
         pc->host = malloc(SCAN_PAGE_SIZE * sizeof(*pc->host));
         if (pc->host) {
             xlat_entries(v->unwind, v->unwind_len, all);
             for (unsigned i = 0; i < SCAN_PAGE_SIZE; i++)
-                pc->host[i] = all[i] < 0 ? NO_ENTRY : (uint16_t)all[i];
+                pc->host[i] = all[i] < 0 ? XLAT_NO_ENTRY : (uint16_t)all[i];
         }
     }
     if (!pc->host)
         return xlat_entry(v->unwind, v->unwind_len, off);
-    return pc->host[off] == NO_ENTRY ? -1 : pc->host[off];
+    return pc->host[off] == XLAT_NO_ENTRY ? -1 : pc->host[off];
 }
 
 static void page_code_free(struct page_code *pc)
@@ -238,9 +243,9 @@ static struct inst *inst_find(struct machine *m, const struct page_code *pc, uin
     return NULL;
 }
 
-/* Code memory ahead of use, in both mappings: one call for 2 MiB instead of four dear faults for each page.
- */
-static void prefault(struct machine *m, uint64_t end)
+/* Memory ahead of use: one call for many pages instead of a dear fault for each. */
+
+static void prefault_code(struct machine *m, uint64_t end)
 {
     uint64_t total = THUNK_BYTES + CODE_SIZE;
     while (m->code_touched < end) {
@@ -249,6 +254,30 @@ static void prefault(struct machine *m, uint64_t end)
         madvise(m->code_rx + m->code_touched, n, MADV_POPULATE_READ);
         m->code_touched += n;
     }
+}
+
+static void prefault_table(void *table, size_t item, uint32_t need, uint32_t *touched, uint32_t max)
+{
+    while (*touched < need) {
+        uint32_t n = (uint32_t)(TABLE_AHEAD / item), from = *touched;
+        n = max - from < n ? max - from : n;
+        uintptr_t begin = ((uintptr_t)table + from * item) & ~(uintptr_t)PAGE_MASK_;
+        madvise((void *)begin, (uintptr_t)table + (from + n) * item - begin, MADV_POPULATE_WRITE);
+        *touched += n;
+    }
+}
+
+/* malloc() takes HEAP_AHEAD at a time from the end of the heap (see code_init()). */
+static void prefault_heap(struct machine *m)
+{
+    uintptr_t end = (uintptr_t)sbrk(0), from = m->heap_touched;
+    if (end == from)
+        return;
+    if (from && end > from && end - from <= 16 * HEAP_AHEAD) {
+        from = (from + PAGE_MASK_) & ~(uintptr_t)PAGE_MASK_;
+        madvise((void *)from, (end & ~(uintptr_t)PAGE_MASK_) - from, MADV_POPULATE_WRITE);
+    }
+    m->heap_touched = end;
 }
 
 /* -- Links
@@ -500,7 +529,9 @@ static struct inst *inst_make(struct machine *m, struct page_code *pc, uint32_t 
     if (m->code_used + room > THUNK_BYTES + CODE_SIZE || m->inst_used == INST_MAX ||
         m->thunk_used + 64 > THUNK_MAX || m->link_used + v->link_count > LINK_MAX)
         code_flush_all(m);
-    prefault(m, m->code_used + room);
+    prefault_code(m, m->code_used + room);
+    prefault_table(m->inst_pool, sizeof(*m->inst_pool), m->inst_used + 1, &m->inst_touched, INST_MAX);
+    prefault_table(m->link, sizeof(*m->link), m->link_used + v->link_count, &m->link_touched, LINK_MAX);
     struct inst *in = &m->inst_pool[m->inst_used++];
     *in = (struct inst){.page = pc, .lin = lin, .code_off = (uint32_t)m->code_used, .code_len = v->code_len};
     memcpy(m->code_rw + in->code_off, v->code, v->code_len);
@@ -586,23 +617,37 @@ static uint32_t thunk_get(struct machine *m, struct inst *in, uint32_t eip, uint
  * -----------------------------------------------------------------------------------------------------------
  */
 
+/* Bit n of the result: byte n of the 16 has attribute `bit_number`. */
+static uint16_t attr_bits(__m128i attr, int bit_number)
+{
+    return (uint16_t)_mm_movemask_epi8(_mm_sll_epi16(attr, _mm_cvtsi32_si128(7 - bit_number)));
+}
+
+static void put_bits(uint8_t *map, unsigned i, uint16_t bits)
+{
+    map[i >> 3] |= (uint8_t)bits;
+    map[(i >> 3) + 1] |= (uint8_t)(bits >> 8);
+}
+
+_Static_assert(SCAN_ATTR_INSIDE == 1 << 0 && SCAN_ATTR_START == 1 << 1 && SCAN_ATTR_ENTRY == 1 << 3 && SCAN_ATTR_STRADDLE == 1 << 5,
+               "the bit numbers below");
+
+/* The attribute map as bit maps, sixteen bytes at once: it is done for each page loaded. */
 static void note_attr(struct page_code *pc, const uint8_t *attr)
 {
-    for (unsigned i = 0; i < SCAN_PAGE_SIZE; i++) {
-        if (!attr[i])
-            continue;
-        if (attr[i] & (SCAN_ATTR_START | SCAN_ATTR_INSIDE))
-            set_bit(pc->covered, i);
-        if (attr[i] & SCAN_ATTR_START)
-            set_bit(pc->start, i);
-        if (attr[i] & SCAN_ATTR_STRADDLE) {
-            set_bit(pc->straddle, i);
+    for (unsigned i = 0; i < SCAN_PAGE_SIZE; i += 16) {
+        __m128i a = _mm_loadu_si128((const __m128i *)(const void *)(attr + i));
+        uint16_t start = attr_bits(a, 1);
+        put_bits(pc->covered, i, start | attr_bits(a, 0));
+        put_bits(pc->start, i, start);
+        put_bits(pc->entry, i, attr_bits(a, 3));
+        put_bits(pc->straddle, i, attr_bits(a, 5));
+    }
+    /* A straddling instruction begins in the last bytes and covers all that follow. */
+    for (unsigned i = SCAN_PAGE_SIZE - SCAN_INSN_MAX_LEN; i < SCAN_PAGE_SIZE; i++)
+        if (bit(pc->straddle, i))
             for (unsigned j = i; j < SCAN_PAGE_SIZE; j++)
                 set_bit(pc->covered, j);
-        }
-        if (attr[i] & SCAN_ATTR_ENTRY)
-            set_bit(pc->entry, i);
-    }
 }
 
 /* Is there an instruction at off? It may be one without an entry (XLAT_AT_ESP). */
@@ -661,11 +706,16 @@ static bool load_page(struct machine *m, struct page_code *pc, const uint8_t *re
         count_absent(m, pc);
         return false;
     }
-    if (!xlat_deserialize(rec.verso, rec.verso_len, &pc->verso) || pc->verso.mode != pc->mode ||
+    pc->host = malloc(SCAN_PAGE_SIZE * sizeof(*pc->host));
+    if (!xlat_deserialize(rec.verso, rec.verso_len, &pc->verso, pc->host) || pc->verso.mode != pc->mode ||
         pc->verso.options != m->options) {
         COUNT(m, PAGE_MISS_REFUSED);
         TRACE(m, PAGE_MISS, at, TRACE_WHY_REFUSED);
         return false;
+    }
+    if (pc->verso.code_len >= XLAT_NO_ENTRY) {
+        free(pc->host);
+        pc->host = NULL;
     }
     note_attr(pc, rec.attr);
     if (!has_code(pc, off)) {
@@ -712,6 +762,8 @@ static bool translate_page(struct machine *m, struct page_code *pc, const uint8_
 {
     uint16_t entries[SCAN_PAGE_SIZE];
     size_t n = 0;
+    free(pc->host); /* of a stored verso that did not do */
+    pc->host = NULL;
     set_bit(pc->entry, off);
     for (unsigned i = 0; i < SCAN_PAGE_SIZE; i++)
         if (bit(pc->entry, i))
@@ -759,6 +811,7 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
     struct page_code *pc = calloc(1, sizeof(*pc));
     if (!pc)
         return NULL;
+    prefault_heap(m);
     const uint8_t *recto = m->vm.ram + (uint64_t)pfn * PAGE_SIZE_;
     pc->pfn = pfn;
     pc->mode = mode;

@@ -228,6 +228,8 @@ struct machine {
     int code_fd;
     uint8_t *code_rw, *code_rx;
     uint64_t code_used, code_touched;
+    uint32_t inst_touched, link_touched; /* items of the tables that have memory */
+    uintptr_t heap_touched;
     struct inst **code_owner; /* by granule: the instance, NULL between */
     uint32_t thunk_used;
     struct thunk *thunk;

@@ -276,7 +276,7 @@ static int show_key(struct cache *c, const struct options *o, struct show *s)
         return status_of_cache(code);
     }
     xlat_verso_init(&s->verso);
-    if (!xlat_deserialize(s->rec.verso, s->rec.verso_len, &s->verso)) {
+    if (!xlat_deserialize(s->rec.verso, s->rec.verso_len, &s->verso, NULL)) {
         fprintf(stderr, "verso: record %s: %s\n", tools_key_text(&s->key, text),
                 cache_refusal_text(CACHE_REFUSAL_VERSO));
         xlat_verso_free(&s->verso);

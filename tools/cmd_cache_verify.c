@@ -138,7 +138,7 @@ static enum verdict derive(struct checker *k, const struct cache_key *key, const
         return VERDICT_FAILED;
     xlat_verso_free(&k->stored); /* of the record before */
     xlat_verso_init(&k->stored);
-    if (!xlat_deserialize(r->verso, r->verso_len, &k->stored))
+    if (!xlat_deserialize(r->verso, r->verso_len, &k->stored, NULL))
         return VERDICT_MALFORMED;
     if (len != r->verso_len || memcmp(k->flat, r->verso, len))
         return VERDICT_DIFFERS;

@@ -1,9 +1,12 @@
 /* translator/serial.c: a verso as one flat byte string, and back.
  *
  * Layout, all little-endian, no padding:
- *   u32 magic "XLV1", mode, options, code_len, reloc_count, link_count, unwind_len, insn_count,
- * emulated_count code[code_len], relocs[reloc_count]: u32 host_off, links[link_count]: u32 field_off,
- * tail_off, i32 target, unwind[unwind_len]
+ *   u32 magic "XLV2", mode, options, code_len, reloc_count, link_count, unwind_len, insn_count, emulated_count
+ *   relocs[reloc_count]: u32 host_off
+ *   links[link_count]: u32 field_off, tail_off, i32 target
+ *   code[code_len], unwind[unwind_len]
+ *
+ * On x86 that is what the arrays look like in memory: reading is one copy, and the arrays lie in it one behind the other.
  *
  * A string is valid only if
  *   S1 its length is exactly what the sizes say, none above its limit;
@@ -17,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAGIC      0x31564C58u
+#define MAGIC      0x32564C58u
 #define HEAD_WORDS 9u
 #define HEAD_SIZE  (4u * HEAD_WORDS)
 #define CODE_MAX   (8u << 20)
@@ -46,7 +49,9 @@ static size_t flat_size(const struct xlat_verso *v)
            v->unwind_len;
 }
 
-static void put_array(uint8_t **p, const uint8_t *from, uint32_t n)
+_Static_assert(sizeof(struct xlat_reloc) == 4 && sizeof(struct xlat_link) == 12, "the byte form is that of memory");
+
+static void put_array(uint8_t **p, const void *from, size_t n)
 {
     if (n)
         memcpy(*p, from, n);
@@ -65,14 +70,9 @@ size_t xlat_serialize(const struct xlat_verso *v, uint8_t *buf, size_t cap)
         return size;
     for (unsigned n = 0; n < HEAD_WORDS; n++)
         put_4(&p, head[n]);
+    put_array(&p, v->relocs, v->reloc_count * sizeof *v->relocs);
+    put_array(&p, v->links, v->link_count * sizeof *v->links);
     put_array(&p, v->code, v->code_len);
-    for (uint32_t n = 0; n < v->reloc_count; n++)
-        put_4(&p, v->relocs[n].host_off);
-    for (uint32_t n = 0; n < v->link_count; n++) {
-        put_4(&p, v->links[n].field_off);
-        put_4(&p, v->links[n].tail_off);
-        put_4(&p, (uint32_t)v->links[n].target);
-    }
     put_array(&p, v->unwind, v->unwind_len);
     return size;
 }
@@ -110,39 +110,49 @@ static bool check_links(const struct xlat_verso *v)
     return true;
 }
 
-static bool check_unwind(const struct xlat_verso *v)
+/* Records of one byte (see unwind.h) are nearly all there are: read here, since each page loaded is checked. Stops at anything else. */
+static bool check_short(struct unwind_reader *r, uint32_t code_len, uint16_t *entries)
 {
-    uint8_t seen[SCAN_PAGE_SIZE / 8] = {0};
+    const uint8_t *p = r->p;
+    uint32_t host = r->host_off;
+    int32_t guest = r->entry_rel;
+
+    for (; p < r->end && !(*p & UNWIND_LONG); p++) {
+        host += *p >> 3;
+        guest += (*p & 7) + 1;
+        if (host >= code_len || (uint32_t)guest >= SCAN_PAGE_SIZE || entries[guest] != XLAT_NO_ENTRY)
+            return false;
+        entries[guest] = host < XLAT_NO_ENTRY ? (uint16_t)host : XLAT_NO_ENTRY - 1;
+    }
+    r->p = p;
+    r->host_off = host;
+    r->entry_rel = guest;
+    return true;
+}
+
+/* entries: all XLAT_NO_ENTRY; filled. */
+static bool check_unwind(const struct xlat_verso *v, uint16_t *entries)
+{
     struct unwind_reader r;
     struct unwind_rec rec;
-    bool first = true;
 
     unwind_reader_init(&r, v->unwind, v->unwind_len);
-    while (unwind_read(&r, &rec)) {
-        if (first && rec.host_off != 0)
+    if (!unwind_read(&r, &rec) || rec.host_off != 0)
+        return false;
+    unwind_reader_init(&r, v->unwind, v->unwind_len);
+    for (;;) {
+        if (!check_short(&r, v->code_len, entries) || !unwind_read(&r, &rec))
             return false;
-        first = false;
         if (rec.is_end)
             return rec.host_off == v->code_len && r.p == r.end;
         if (rec.host_off >= v->code_len)
             return false;
         if (!rec.entry)
             continue;
-        if ((uint32_t)rec.guest_rel >= SCAN_PAGE_SIZE || (seen[rec.guest_rel / 8] >> rec.guest_rel % 8 & 1))
+        if ((uint32_t)rec.guest_rel >= SCAN_PAGE_SIZE || entries[rec.guest_rel] != XLAT_NO_ENTRY)
             return false;
-        seen[rec.guest_rel / 8] |= (uint8_t)(1 << rec.guest_rel % 8);
+        entries[rec.guest_rel] = rec.host_off < XLAT_NO_ENTRY ? (uint16_t)rec.host_off : XLAT_NO_ENTRY - 1;
     }
-    return false;
-}
-
-/* An array of `size` bytes (none for 0), or *ok false. */
-static void *array(size_t size, bool *ok)
-{
-    void *p = size ? malloc(size) : NULL;
-
-    if (size && !p)
-        *ok = false;
-    return p;
 }
 
 static bool read_head(const uint8_t *buf, size_t len, struct xlat_verso *v)
@@ -164,43 +174,34 @@ static bool read_head(const uint8_t *buf, size_t len, struct xlat_verso *v)
            v->emulated_count <= v->insn_count && flat_size(v) == len;
 }
 
-static bool read_body(const uint8_t *p, struct xlat_verso *v)
+static bool read_body(const uint8_t *p, size_t len, struct xlat_verso *v, uint16_t *entries)
 {
-    bool ok = true;
+    uint8_t *at = v->block = malloc(len ? len : 1);
 
-    v->code = array(v->code_len, &ok);
-    v->relocs = array(v->reloc_count * sizeof *v->relocs, &ok);
-    v->links = array(v->link_count * sizeof *v->links, &ok);
-    v->unwind = array(v->unwind_len, &ok);
-    if (!ok)
+    if (!at)
         return false;
-    v->code_cap = v->code_len;
-    v->reloc_cap = v->reloc_count;
-    v->link_cap = v->link_count;
-    v->unwind_cap = v->unwind_len;
-    if (v->code_len)
-        memcpy(v->code, p, v->code_len);
-    p += v->code_len;
-    for (uint32_t n = 0; n < v->reloc_count; n++)
-        v->relocs[n].host_off = get_4(&p);
-    for (uint32_t n = 0; n < v->link_count; n++) {
-        v->links[n].field_off = get_4(&p);
-        v->links[n].tail_off = get_4(&p);
-        v->links[n].target = (int32_t)get_4(&p);
-    }
-    if (v->unwind_len)
-        memcpy(v->unwind, p, v->unwind_len);
-    return check_relocs(v) && check_links(v) && check_unwind(v);
+    memcpy(at, p, len);
+    v->relocs = (struct xlat_reloc *)(void *)at;
+    at += v->reloc_count * sizeof *v->relocs;
+    v->links = (struct xlat_link *)(void *)at;
+    at += v->link_count * sizeof *v->links;
+    v->code = at;
+    v->unwind = at + v->code_len;
+    return check_relocs(v) && check_links(v) && check_unwind(v, entries);
 }
 
-bool xlat_deserialize(const uint8_t *buf, size_t len, struct xlat_verso *out)
+bool xlat_deserialize(const uint8_t *buf, size_t len, struct xlat_verso *out, uint16_t *entries)
 {
     struct xlat_verso v = {0};
+    uint16_t own[SCAN_PAGE_SIZE];
 
     xlat_verso_init(out);
+    if (!entries)
+        entries = own;
+    memset(entries, 0xFF, sizeof own);
     if (!read_head(buf, len, &v))
         return false;
-    if (!read_body(buf + HEAD_SIZE, &v)) {
+    if (!read_body(buf + HEAD_SIZE, len - HEAD_SIZE, &v, entries)) {
         xlat_verso_free(&v);
         return false;
     }

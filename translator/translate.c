@@ -532,6 +532,11 @@ void xlat_verso_init(struct xlat_verso *v)
 
 void xlat_verso_free(struct xlat_verso *v)
 {
+    if (v->block) {
+        free(v->block);
+        xlat_verso_init(v);
+        return;
+    }
     free(v->code);
     free(v->relocs);
     free(v->links);
@@ -544,6 +549,8 @@ enum xlat_status xlat_translate(const struct scan_page *page, uint32_t mode, uin
 {
     struct context c;
 
+    if (out->block)
+        xlat_verso_free(out);
     c.page = page;
     c.v = out;
     c.step = options & XLAT_OPT_STEP;

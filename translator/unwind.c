@@ -1,7 +1,7 @@
 /* translator/unwind.c: see unwind.h for the byte form, xlat.h for the meaning. */
 #include "translator/unwind.h"
 
-enum { LONG = 0x80, ENTRY = 0x40, HAS_GUEST = 0x04, ARG = 0x03 };
+enum { LONG = UNWIND_LONG, ENTRY = 0x40, HAS_GUEST = 0x04, ARG = 0x03 };
 
 void unwind_reader_init(struct unwind_reader *r, const uint8_t *unwind, uint32_t len)
 {

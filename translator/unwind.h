@@ -26,6 +26,8 @@ struct unwind_rec {
 /* Longest encoding of one record: head, host delta (5), guest delta (5), arg. */
 #define UNWIND_REC_MAX 12u
 
+#define UNWIND_LONG 0x80u /* set in the first byte of all but the short form */
+
 struct unwind_reader {
     const uint8_t *p, *end;
     uint32_t host_off;

@@ -76,7 +76,8 @@ struct xlat_unwound {
     uint8_t arg;
 };
 
-/* A patched page. All arrays are owned by it (malloc), grown and reused by xlat_translate(). */
+/* A patched page. All arrays are owned by it: each by malloc(), grown and reused by xlat_translate(); or, after xlat_deserialize(), all in one
+ * block. */
 struct xlat_verso {
     uint32_t mode, options;
     uint8_t *code;
@@ -87,6 +88,7 @@ struct xlat_verso {
     uint32_t link_count, link_cap;
     uint8_t *unwind; /* compact delta-coded records in order of host offset; decoded by the functions below only */
     uint32_t unwind_len, unwind_cap;
+    void *block; /* NULL, or what the arrays lie in */
     uint32_t insn_count, emulated_count; /* guest instructions; those of them that leave through XLAT_STUB_EMULATE */
 };
 
@@ -114,9 +116,12 @@ int32_t xlat_entry(const uint8_t *unwind, uint32_t unwind_len, uint32_t guest_of
 void xlat_entries(const uint8_t *unwind, uint32_t unwind_len, int32_t entries[SCAN_PAGE_SIZE]);
 
 /* One flat, checked byte form of a verso (little-endian, sizes first), and back. serialize: returns the size needed; writes only
- * if cap suffices. deserialize: validates every size, offset and order; false on anything wrong (out then empty). */
+ * if cap suffices. deserialize: validates every size, offset and order; false on anything wrong (out then empty). entries (may be NULL):
+ * [SCAN_PAGE_SIZE], filled like xlat_entries() does, with XLAT_NO_ENTRY for none; of no use if the code is not shorter than that. */
+#define XLAT_NO_ENTRY UINT16_MAX
 size_t xlat_serialize(const struct xlat_verso *v, uint8_t *buf, size_t cap);
-bool xlat_deserialize(const uint8_t *buf, size_t len, struct xlat_verso *out) __attribute__((warn_unused_result));
+bool xlat_deserialize(const uint8_t *buf, size_t len, struct xlat_verso *out, uint16_t *entries)
+    __attribute__((warn_unused_result));
 
 /* Everything beside recto and mode that the bytes depend on: XLAT_VERSION, SCAN_VERSION, CPU model, cache-relevant options. */
 uint64_t xlat_fingerprint(uint32_t options);

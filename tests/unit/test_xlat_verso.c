@@ -216,7 +216,7 @@ START_TEST(serialized_verso_read_back_is_equal)
     y = malloc(size);
     ck_assert_uint_eq(xlat_serialize(&a, x, size - 1), size);
     ck_assert_uint_eq(xlat_serialize(&a, x, size), size);
-    ck_assert(xlat_deserialize(x, size, &b));
+    ck_assert(xlat_deserialize(x, size, &b, NULL));
     ck_assert_uint_eq(xlat_serialize(&b, y, size), size);
     ck_assert_mem_eq(x, y, size);
     ck_assert_uint_eq(b.mode, XLAT_MODE_USER);
@@ -239,8 +239,8 @@ START_TEST(serialized_verso_cut_or_extended_is_refused)
     x = calloc(1, size + 1);
     xlat_serialize(&a, x, size);
     for (size_t len = 0; len < size; len += 1 + len / 64)
-        EXPECT(!xlat_deserialize(x, len, &b));
-    ck_assert(!xlat_deserialize(x, size + 1, &b));
+        EXPECT(!xlat_deserialize(x, len, &b, NULL));
+    ck_assert(!xlat_deserialize(x, size + 1, &b, NULL));
     ck_assert_ptr_null(b.code);
     free(x);
     xlat_verso_free(&a);
@@ -273,7 +273,7 @@ START_TEST(serialized_verso_damaged_never_crashes)
                 (uint8_t)next_random();
         if (n % 16 == 0)
             y[next_random() % 36] ^= (uint8_t)(1 << next_random() % 8);
-        if (!xlat_deserialize(y, size, &b))
+        if (!xlat_deserialize(y, size, &b, NULL))
             continue;
         accepted++;
         xlat_entries(b.unwind, b.unwind_len, entries);
