@@ -350,6 +350,44 @@ static void add_mmio(struct dev_bus *b, uint64_t first, uint64_t last, const str
     b->mmio[b->mmio_ranges++] = (struct dev_mmio_range){.ops = ops, .dev = dev, .first = first, .last = last};
 }
 
+unsigned bus_add_ports(struct dev_bus *b, const struct dev_io_ops *ops, void *dev)
+{
+    b->range[b->ranges] = (struct dev_range){.ops = ops, .dev = dev, .first = 1, .last = 0, .wide = true};
+    return b->ranges++;
+}
+
+unsigned bus_add_mmio(struct dev_bus *b, const struct dev_io_ops *ops, void *dev)
+{
+    add_mmio(b, 1, 0, ops, dev);
+    return b->mmio_ranges - 1;
+}
+
+void bus_move_ports(struct dev_bus *b, unsigned range, uint32_t first, uint32_t size)
+{
+    struct dev_range *r = &b->range[range];
+
+    for (uint32_t p = r->first; p <= r->last; p++) {
+        if (b->port_map[p] == range)
+            b->port_map[p] = 0;
+    }
+    r->first = 1;
+    r->last = 0;
+    if (!size || first > 0x10000 - size)
+        return;
+    r->first = first;
+    r->last = first + size - 1;
+    for (uint32_t p = r->first; p <= r->last; p++) {
+        if (!b->port_map[p])
+            b->port_map[p] = (uint8_t)range;
+    }
+}
+
+void bus_move_mmio(struct dev_bus *b, unsigned range, uint64_t first, uint64_t size)
+{
+    b->mmio[range].first = size ? first : 1;
+    b->mmio[range].last = size ? first + size - 1 : 0;
+}
+
 static void map_ports(struct dev_bus *b)
 {
     add_ports(b, 0, 0xFFFF, &open_ops, b, true);
@@ -501,6 +539,7 @@ void dev_bus_setup(struct dev_bus *b)
     dev_acpi_reset(&b->acpi);
     dev_fw_cfg_reset(&b->fw_cfg);
     dev_testdev_reset(&b->testdev);
+    dev_pci_testdev_reset(&b->pci_testdev);
     b->post_code = 0;
     bus_a20(b, true);
     b->in_timers = false;
@@ -557,6 +596,9 @@ void dev_bus_add(struct dev_bus *b, enum dev_extra e)
     switch (e) {
     case DEV_EXTRA_TESTDEV:
         add_testdev(b);
+        return;
+    case DEV_EXTRA_PCI_TESTDEV:
+        dev_pci_testdev_add(&b->pci_testdev, &b->pci);
         return;
     case DEV_EXTRA_DEBUGCON:
         add_ports(b, 0x402, 0x402, &debug_ops, b, false);

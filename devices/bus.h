@@ -47,6 +47,7 @@ struct dev_host_ops {
 /* What a machine has only if it is asked for: DEV_EXTRA(id, "name", "meaning"). */
 #define DEV_EXTRAS(X)                                                                                                  \
     X(TESTDEV, "testdev", "ports and memory that kvm-unit-tests use: interrupt lines 2000h, data E0h, flush E4h, FF000000h") \
+    X(PCI_TESTDEV, "pci-testdev", "PCI device that counts accesses to its memory and ports")                                 \
     X(DEBUGCON, "debugcon", "firmware's debug console at port 402h, to standard error")
 enum dev_extra {
 #define X(id, name, text) DEV_EXTRA_##id,

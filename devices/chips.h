@@ -292,18 +292,59 @@ void dev_i8042_reset(struct dev_i8042 *k);
 extern const struct dev_io_ops dev_i8042_ops;
 
 /* -- PCI mechanism 1 (pci.c) ----------------------------------------------------------------------------- */
+#define PCI_FUNCTIONS 8u
+#define PCI_BARS      6u
+
+/* A base address register. Its registers answer where the guest put them, while the command register lets them; ports only where nobody
+ * else does. */
+struct pci_bar {
+    uint32_t size; /* a power of 2, 16 at least; 0: there is none */
+    bool io;
+    unsigned range; /* of the bus */
+};
+
+struct pci_function {
+    uint8_t slot; /* device number on bus 0; function 0 of it */
+    uint8_t config[256], initial[256]; /* as it is; as firmware left it */
+    struct pci_bar bar[PCI_BARS];
+};
+
 struct dev_pci {
     struct dev_bus *bus;
     uint32_t address;
     uint8_t host_bridge[256];
+    uint8_t low_bits;      /* of the last address written; they read as zero */
     uint8_t reset_control; /* CF9h */
     uint8_t shadow[7];     /* PAM registers as last told to the machine */
     bool shadow_told;
+    unsigned functions;    /* beside the host bridge */
+    struct pci_function function[PCI_FUNCTIONS];
 };
 
 void dev_pci_reset(struct dev_pci *p);
 void dev_pci_shadow_open(struct dev_pci *p);
+/* Adds a device before the machine starts. class_code: base class, subclass, interface. NULL: no room. */
+struct pci_function *dev_pci_add(struct dev_pci *p, unsigned slot, uint16_t vendor, uint16_t device, uint32_t class_code);
+/* Gives it a base address register, mapped at `at` as firmware would. Handlers get the offset for memory, the port for ports: BARs are
+ * aligned to their size. */
+void dev_pci_add_bar(struct dev_pci *p, struct pci_function *f, unsigned n, bool io, uint32_t size, uint32_t at,
+                     const struct dev_io_ops *ops, void *dev);
 extern const struct dev_io_ops dev_pci_ops;
+
+/* -- QEMU's PCI test device (pci_testdev.c), only if asked for -------------------------------------------- */
+enum { PCI_TESTDEV_MEMORY, PCI_TESTDEV_PORTS, PCI_TESTDEV_BARS };
+
+struct dev_pci_testdev {
+    bool present;
+    struct pci_testdev_bar {
+        bool ports;
+        int test; /* -1: none */
+        uint32_t count;
+    } bar[PCI_TESTDEV_BARS];
+};
+
+void dev_pci_testdev_add(struct dev_pci_testdev *t, struct dev_pci *pci);
+void dev_pci_testdev_reset(struct dev_pci_testdev *t);
 
 /* -- ACPI PM block and tables (acpi.c) ------------------------------------------------------------------- */
 #define ACPI_PM_BASE 0x600u
@@ -335,8 +376,8 @@ struct dev_mmio_range {
     uint64_t first, last; /* first > last: not mapped at present */
 };
 
-#define DEV_RANGES      32u
-#define DEV_MMIO_RANGES 8u
+#define DEV_RANGES      48u
+#define DEV_MMIO_RANGES 16u
 
 struct dev_bus {
     struct dev_host_ops host;
@@ -366,7 +407,15 @@ struct dev_bus {
     struct dev_acpi acpi;
     struct dev_fw_cfg fw_cfg;
     struct dev_testdev testdev;
+    struct dev_pci_testdev pci_testdev;
 };
+
+/* Ranges whose place changes; not mapped until bus_move_*(). They return the number to move them by. */
+unsigned bus_add_ports(struct dev_bus *b, const struct dev_io_ops *ops, void *dev);
+unsigned bus_add_mmio(struct dev_bus *b, const struct dev_io_ops *ops, void *dev);
+/* size 0: nowhere. Ports that somebody has stay his. */
+void bus_move_ports(struct dev_bus *b, unsigned range, uint32_t first, uint32_t size);
+void bus_move_mmio(struct dev_bus *b, unsigned range, uint64_t first, uint64_t size);
 
 uint64_t bus_now(const struct dev_bus *b);
 void bus_timer(struct dev_bus *b, enum dev_timer which, uint64_t at_ns);

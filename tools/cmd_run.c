@@ -38,7 +38,7 @@ static const struct opt options[] = {
     {"bios", 0, OPT_STRING, AT(bios), "FILE", "start at the reset vector of this ROM image instead"},
     {"reset", 0, OPT_STRING, AT(reset), "WHAT", "what a reset of the machine does: exit or restart (exit)"},
     {"entry", 0, OPT_STRING, AT(entry), "LABEL", "boot entry of the ISO (its default)"},
-    {"device", 0, OPT_LIST, AT(device), "NAME", "a device that not every machine has: testdev, debugcon"},
+    {"device", 0, OPT_LIST, AT(device), "NAME", "a device that not every machine has: testdev, pci-testdev, debugcon"},
     {"debugcon", 0, OPT_STRING, AT(debugcon), "FILE", "what firmware writes to its debug console, port 402h; - is standard error"},
     {"cache", 0, OPT_STRING, AT(cache), "FILE", "the cache ($XDG_CACHE_HOME/verso/cache.db)"},
     {"no-cache", 0, OPT_FLAG, AT(no_cache), NULL, "run without a cache: everything is translated live"},

@@ -76,7 +76,7 @@ run_guest() {
 # of day loses its numbers, and what the host's load decides (whether the TSC could be calibrated, the PM timer's rate by the PIT) is left out; kernel lines are sorted, because messages of parallel initcalls and timers may change places.
 kernel_lines() {
     tr -d '\r' <"$1" | grep -aE '^\[ *[0-9]+\.[0-9]+\]' | sed -E 's/^\[ *[0-9]+\.[0-9]+\] //' |
-        sed -E -e '/tsc:|TSC|clocksource|[Uu]nstable clock|sched_clock|PM-Timer running at invalid rate/d' -e '/tsc|TSC|clocksource|BogoMIPS|Calibrating|rtc_cmos|rtc-cmos|sched_clock|usec|random:|crng|audit:|PM: Magic|jiffies|[0-9]+ ms/s/(0x)?[0-9a-f]*[0-9][0-9a-f]*/N/g' | sort
+        sed -E -e '/tsc:|TSC|clocksource|[Uu]nstable clock|sched_clock|PM-Timer running at invalid rate|took [0-9]+ usecs/d' -e '/tsc|TSC|clocksource|BogoMIPS|Calibrating|rtc_cmos|rtc-cmos|sched_clock|usec|random:|crng|audit:|PM: Magic|jiffies|[0-9]+ ms/s/(0x)?[0-9a-f]*[0-9][0-9a-f]*/N/g' | sort
 }
 # What user programs print: the script's own lines, in order.
 script_lines() {

@@ -118,6 +118,109 @@ START_TEST(last_config_dword_at_unaligned_widths_stays_inside)
 }
 END_TEST
 
+static void config_write(uint32_t address, unsigned size, uint32_t v)
+{
+    dev_port_write(m.bus, 0xCF8, 4, 0x80000000u | address);
+    dev_port_write(m.bus, (uint16_t)(0xCFC + (address & 3)), size, v);
+}
+
+#define TESTDEV (4u << 11)
+
+START_TEST(low_bits_of_the_address_name_a_byte_and_read_as_zero)
+{
+    dev_port_write(m.bus, 0xCF8, 4, 0x80000002u);
+    ck_assert_uint_eq(dev_port_read(m.bus, 0xCF8, 4), 0x80000000u);
+    ck_assert_uint_eq(dev_port_read(m.bus, 0xCFC, 2), 0x1237);
+    ck_assert_uint_eq(dev_port_read(m.bus, 0xCFE, 2), 0x1237);
+}
+END_TEST
+
+START_TEST(test_device_has_a_header_and_two_bars)
+{
+    dev_bus_add(m.bus, DEV_EXTRA_PCI_TESTDEV);
+    dev_bus_add(m.bus, DEV_EXTRA_PCI_TESTDEV); /* again: nothing */
+    ck_assert_uint_eq(config(TESTDEV, 4), 0x00051B36);
+    ck_assert_uint_eq(config(TESTDEV + 8, 4), 0xFF000000);
+    ck_assert_uint_eq(config(TESTDEV + 4, 2), 3);
+    ck_assert_uint_eq(config(TESTDEV | 1 << 8, 4), 0xFFFFFFFF); /* one function only */
+    config_write(TESTDEV, 4, 0);                               /* read-only */
+    ck_assert_uint_eq(config(TESTDEV, 4), 0x00051B36);
+    config_write(TESTDEV + 0x3C, 4, 0xFFFFFFFF);
+    ck_assert_uint_eq(config(TESTDEV + 0x3C, 4), 0xFF);
+    /* Sizes, as firmware asks for them */
+    config_write(TESTDEV + 0x10, 4, 0xFFFFFFFF);
+    config_write(TESTDEV + 0x14, 4, 0xFFFFFFFF);
+    config_write(TESTDEV + 0x18, 4, 0xFFFFFFFF);
+    ck_assert_uint_eq(config(TESTDEV + 0x10, 4), 0xFFFFF000);
+    ck_assert_uint_eq(config(TESTDEV + 0x14, 4), 0xFFFFFF01);
+    ck_assert_uint_eq(config(TESTDEV + 0x18, 4), 0);
+}
+END_TEST
+
+static uint32_t mem(uint32_t at, unsigned size)
+{
+    return dev_mmio_read(m.bus, at, size);
+}
+
+START_TEST(bars_move_and_go_with_the_command_register)
+{
+    dev_bus_add(m.bus, DEV_EXTRA_PCI_TESTDEV);
+    dev_mmio_write(m.bus, 0xFEB00000, 1, 0);
+    ck_assert_uint_eq(mem(0xFEB00001, 1), 1);
+    config_write(TESTDEV + 0x10, 4, 0xE0001000);
+    ck_assert_uint_eq(mem(0xFEB00001, 1), 0xFF);
+    ck_assert_uint_eq(mem(0xE0001001, 1), 1);
+    config_write(TESTDEV + 4, 2, 1);
+    ck_assert_uint_eq(mem(0xE0001001, 1), 0xFF);
+    out8(0xC000, 0);
+    ck_assert_uint_eq(in8(0xC001), 1);
+    config_write(TESTDEV + 0x14, 4, 0x300); /* what is there already stays: COM1 is at 3F8h */
+    ck_assert_uint_eq(in8(0xC001), 0xFF);
+    ck_assert_uint_eq(in8(0x301), 1);
+    ck_assert_uint_eq(in8(0x3FD), 0x60);
+    config_write(TESTDEV + 0x14, 4, 0);
+    ck_assert_uint_eq(in8(0x301), 0xFF);
+    ck_assert_uint_eq(in8(0x3FD), 0x60);
+    config_write(TESTDEV + 4, 2, 0);
+    ck_assert_uint_eq(in8(1), 0xFF);
+    dev_bus_reset(m.bus);
+    ck_assert_uint_eq(config(TESTDEV + 0x14, 4), 0xC001);
+    out8(0xC000, 1);
+    ck_assert_uint_eq(in8(0xC001), 1);
+    ck_assert_uint_eq(mem(0xFEB00000, 4), 0); /* no test chosen */
+}
+END_TEST
+
+START_TEST(tests_of_the_test_device_count_matching_writes)
+{
+    dev_bus_add(m.bus, DEV_EXTRA_PCI_TESTDEV);
+    for (unsigned test = 0;; test++) {
+        uint32_t width, at, data;
+
+        dev_mmio_write(m.bus, 0xFEB00000, 1, test);
+        out8(0xC000, (uint8_t)test);
+        width = mem(0xFEB00001, 1);
+        if (width != 1 && width != 2 && width != 4) {
+            ck_assert_uint_ge(test, 3);
+            break;
+        }
+        ck_assert_uint_eq(mem(0xFEB0000C, 4), 0);
+        at = 0xFEB00000 + mem(0xFEB00004, 4);
+        data = mem(0xFEB00008, 4);
+        ck_assert_uint_eq(mem(0xFEB00010, 4), 0x6F6D656D); /* "memo" */
+        for (unsigned i = 0; i < 16; i++)
+            dev_mmio_write(m.bus, at, width, data);
+        dev_mmio_write(m.bus, at + 4, width, data);
+        ck_assert_uint_eq(mem(0xFEB0000C, 4), 16);
+        dev_mmio_write(m.bus, at, width, data ^ 1);
+        ck_assert_uint_eq(mem(0xFEB0000C, 4), test ? 16 : 17);
+        at = 0xC000 + dev_port_read(m.bus, 0xC004, 4);
+        dev_port_write(m.bus, (uint16_t)at, width, data);
+        ck_assert_uint_eq(dev_port_read(m.bus, 0xC00C, 4), 1);
+    }
+}
+END_TEST
+
 static void add(TCase *t)
 {
     tcase_add_test(t, type1_check_of_linux_passes);
@@ -128,6 +231,10 @@ static void add(TCase *t)
     tcase_add_test(t, cf9_resets_on_rising_bit_2_only);
     tcase_add_test(t, shadow_registers_are_told_when_they_change);
     tcase_add_test(t, last_config_dword_at_unaligned_widths_stays_inside);
+    tcase_add_test(t, low_bits_of_the_address_name_a_byte_and_read_as_zero);
+    tcase_add_test(t, test_device_has_a_header_and_two_bars);
+    tcase_add_test(t, bars_move_and_go_with_the_command_register);
+    tcase_add_test(t, tests_of_the_test_device_count_matching_writes);
 }
 
 int main(void)
