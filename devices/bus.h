@@ -93,9 +93,9 @@ bool dev_intr_level(const struct dev_bus *b);
 /* The level of the NMI line (LINT1 of the local APIC). */
 void dev_nmi_line(struct dev_bus *b, bool level);
 
-/* IA32_APIC_BASE was written; the processor has refused reserved bits (SDM vol. 3, 10.4.4). */
 /* The processor gets INIT: so does its local APIC (SDM vol. 3, 10.4.7.3). */
 void dev_apic_init(struct dev_bus *b);
+/* IA32_APIC_BASE was written; the processor has refused reserved bits (SDM vol. 3, 10.4.4). */
 void dev_apic_set_base(struct dev_bus *b, uint64_t value);
 /* The clock of the local APIC's timer, in Hz (1 to 2^32 - 1): that of CPUID leaf 15h, if the processor has it (SDM vol. 3, 10.5.4). To be set
  * before the machine starts. */
