@@ -123,7 +123,7 @@ bool code_init(struct machine *m, char *err, size_t err_size)
     if (!m->scan)
         goto fail;
     m->code_used = m->code_touched = THUNK_BYTES;
-    m->options = xlat_host_options() | (m->cfg->lockstep ? XLAT_OPT_STEP : 0);
+    m->options = xlat_host_options();
     m->fingerprint = xlat_fingerprint(m->options);
     return true;
 fail:
@@ -287,7 +287,7 @@ static void prefault_heap(struct machine *m)
 static bool linkable(const struct link_rec *l, const struct inst *to)
 {
     return !l->to && !l->from->dead && !to->dead && !to->page->unit &&
-           l->from->page->mode == to->page->mode && !bit(to->page->straddle, l->target & PAGE_MASK_);
+           l->from->page->mode == to->page->mode && l->from->page->verso.options == to->page->verso.options && !bit(to->page->straddle, l->target & PAGE_MASK_);
 }
 
 static void link_to(struct machine *m, uint32_t n, struct inst *to)
@@ -798,7 +798,7 @@ static void enter_page(struct machine *m, struct page_code *pc)
 static struct page_code *page_find(struct machine *m, uint32_t pfn, uint32_t mode)
 {
     for (struct page_code *pc = m->page_hash[code_page_bucket(pfn)]; pc; pc = pc->next)
-        if (pc->pfn == pfn && pc->mode == mode && !pc->unit)
+        if (pc->pfn == pfn && pc->mode == mode && !pc->unit && pc->verso.options == m->options)
             return pc;
     return NULL;
 }
@@ -817,7 +817,7 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
     pc->mode = mode;
     xlat_verso_init(&pc->verso);
     /* What is written while it runs is of no use to a later run. */
-    bool stored = false, cached = m->cfg->cache && !m->cfg->lockstep && !m->smc[pfn].level;
+    bool stored = false, cached = m->cfg->cache && !(m->options & XLAT_OPT_STEP) && !m->smc[pfn].level;
     if (old) {
         memcpy(pc->entry, old->entry, sizeof(pc->entry));
         memcpy(pc->emulate, old->emulate, sizeof(pc->emulate));
@@ -876,7 +876,8 @@ static void page_remove(struct machine *m, struct page_code *pc)
 static struct page_code *unit_get(struct machine *m, uint32_t pfn, uint32_t pfn2, uint32_t mode, uint32_t off)
 {
     for (struct page_code *pc = m->page_hash[code_page_bucket(pfn)]; pc; pc = pc->next)
-        if (pc->pfn == pfn && pc->unit && pc->unit_off == off && pc->pfn2 == pfn2 && pc->mode == mode)
+        if (pc->pfn == pfn && pc->unit && pc->unit_off == off && pc->pfn2 == pfn2 && pc->mode == mode &&
+            pc->verso.options == m->options)
             return pc;
     struct page_code *pc = calloc(1, sizeof(*pc));
     if (!pc)
@@ -974,7 +975,7 @@ enum code_result code_resolve(struct machine *m, uint32_t eip, struct mmu_fault 
         return CODE_EMULATE;
 
     struct page_code *pc = page_find(m, pfn, m->mode);
-    if (!pc && smc_emulates(m, pfn))
+    if (!pc && smc_emulates(m, pfn) && !m->stepping)
         return resolve_untranslated(m, eip, pfn);
     if (!pc)
         pc = page_make(m, pfn, m->mode, off, NULL);
@@ -1016,6 +1017,8 @@ enum code_result code_resolve(struct machine *m, uint32_t eip, struct mmu_fault 
     struct window *w = m->current;
     w->ibtc[ibtc_index(eip, w->ibtc_mask)] = host_of(m, (uint64_t)n * THUNK_SIZE);
     w->ibtc_dirty = true;
+    if (m->options & XLAT_OPT_STEP) /* nothing is linked with that; what is reached at full speed stays linked */
+        return CODE_OK;
     if (m->mode & XLAT_MODE_USER)
         reach_user(m, in);
     else
@@ -1109,6 +1112,19 @@ bool code_force_hint(struct machine *m, struct inst *in, uint32_t eip, enum xlat
         COUNT(m, SITES_WRAP);
     TRACE(m, PAGE_FORCE, eip, hint);
     return true;
+}
+
+const struct page_code *code_for(struct machine *m, uint32_t eip)
+{
+    struct mmu_page p;
+    uint32_t pfn = mmu_probe(&m->vm, gva(eip), &p) ? vm_frame(&m->vm, p.page.v, false) : VM_NO_FRAME;
+    if (pfn == VM_NO_FRAME)
+        return NULL;
+    for (struct page_code *pc = m->page_hash[code_page_bucket(pfn)]; pc; pc = pc->next)
+        if (pc->pfn == pfn && pc->mode == m->mode && pc->verso.options == m->options &&
+            xlat_entry(pc->verso.unwind, pc->verso.unwind_len, eip & PAGE_MASK_) >= 0)
+            return pc;
+    return NULL;
 }
 
 /* What a host address in the thunk area means for the guest's state. */

@@ -11,7 +11,7 @@ static uint8_t *tlb_insert(struct vm *vm, uint32_t lin, unsigned access, const s
     unsigned index = lin >> 12 & (TLB_SIZE - 1);
     struct tlb_entry *t = &vm->tlb[!!(access & MMU_USER)][index];
     uint32_t tag = (lin & ~PAGE_MASK_) | 1;
-    uint8_t *hva = vm->ram + ((uint64_t)frame << 12);
+    uint8_t *hva = vm_view(vm, (uint64_t)frame << 12);
     if (t->read_tag != tag || t->hva != hva) {
         *t = (struct tlb_entry){.read_tag = tag, .hva = hva};
         if (vm->tlb_filled < sizeof(vm->tlb_index) / sizeof(vm->tlb_index[0]))
@@ -22,7 +22,7 @@ static uint8_t *tlb_insert(struct vm *vm, uint32_t lin, unsigned access, const s
     }
     if (access & MMU_EXEC)
         t->exec_tag = tag;
-    if ((access & MMU_WRITE) && !vm->code_pages[frame])
+    if ((access & MMU_WRITE) && !vm->code_pages[frame] && likely(!vm->mirror))
         t->write_tag = tag;
     return hva;
 }
@@ -42,9 +42,11 @@ uint8_t *emu_tlb_fill(struct emu *e, uint32_t lin, unsigned access, uint64_t *pa
     uint32_t frame = vm_frame(e->vm, p.page.v, access & MMU_WRITE);
     if (frame == VM_NO_FRAME)
         return NULL;
+    if (unlikely(e->vm->mirror_log) && (access & MMU_WRITE))
+        vm_mirror_page(e->vm, frame);
     /* One entry serves reads and writes; where these differ (RAM behind a ROM) writes are not remembered. */
     if (unlikely((access & MMU_WRITE) && vm_frame(e->vm, p.page.v, false) != frame))
-        return e->vm->ram + ((uint64_t)frame << 12);
+        return vm_view(e->vm, (uint64_t)frame << 12);
     return tlb_insert(e->vm, lin, access, &p, frame);
 }
 
@@ -89,7 +91,10 @@ static void span_write(struct emu *e, struct span s, unsigned size, uint32_t v)
     }
     if (e->vm->code_pages[s.gpa >> 12])
         vm_code_written(e->vm, gpa(s.gpa), size);
-    host_store(s.p, size, v);
+    if (unlikely(e->vm->mirror != NULL))
+        vm_mirror_store(e->vm, gpa(s.gpa), size, v);
+    else
+        host_store(s.p, size, v);
 }
 
 static unsigned in_page(uint32_t lin, unsigned size)

@@ -542,9 +542,15 @@ enum {
     MSR_EFER = 0xC0000080u,
 };
 
+/* The counter without what the guest has added. */
+static uint64_t plain_tsc(const struct cpu *c)
+{
+    return c->host_tsc_stopped ? c->host_tsc_at : __rdtsc() - c->host_tsc_lost;
+}
+
 static uint64_t guest_tsc(const struct cpu *c)
 {
-    return __rdtsc() + c->tsc_offset;
+    return plain_tsc(c) + c->tsc_offset;
 }
 
 static bool read_msr(const struct cpu *c, uint32_t n, uint64_t *v)
@@ -591,7 +597,7 @@ static bool write_msr(struct emu *e, uint32_t n, uint64_t v)
     struct cpu *c = e->c;
     switch (n) {
     case MSR_TSC:
-        c->tsc_offset = v - __rdtsc();
+        c->tsc_offset = v - plain_tsc(c);
         emu_stop(e);
         return true;
     case MSR_TSC_ADJUST:

@@ -26,15 +26,15 @@ void machine_end(struct machine *m, enum run_end end)
 
 static uint64_t now_ns(void *opaque)
 {
-    const struct machine *m = heavy(opaque);
-    return machine_now_ns() - m->t0_ns;
+    return machine_guest_ns(heavy(opaque));
 }
 
 static void set_deadline(void *opaque, uint64_t at)
 {
     struct machine *m = heavy(opaque);
     m->deadline_ns = at;
-    signals_set_timer(m, at == UINT64_MAX ? 0 : at + m->t0_ns);
+    if (!m->stepping) /* then lockstep looks at the clock */
+        signals_set_timer(m, at == UINT64_MAX ? 0 : at + m->t0_ns);
 }
 
 static void intr(void *opaque, bool level)
@@ -179,6 +179,8 @@ static bool dma_write(void *opaque, uint64_t a, const void *buf, size_t len)
         if (m->vm.code_pages[(a + done) >> 12])
             vm_code_written(&m->vm, gpa(a + done), (unsigned)n);
         memcpy(m->vm.ram + a + done, (const uint8_t *)buf + done, n);
+        if (m->vm.mirror)
+            memcpy(vm_view(&m->vm, a + done), (const uint8_t *)buf + done, n);
     }
     return true;
 }

@@ -79,13 +79,15 @@ bool machine_translatable(const struct machine *m)
     return m->flat && (c->cr0 & CPU_CR0_PE) && !(c->eflags_sys & (CPU_VM | CPU_TF)) &&
            (c->cpl == 0 || c->cpl == 3) && c->shadow == 0 && c->a20_mask == 0xFFFFFFFFu &&
            (c->dr[7] & 0xFF) == 0 && !((c->eflags_sys & CPU_AC) && (c->cr0 & CPU_CR0_AM) && c->cpl == 3) &&
-           !m->cfg->emulate_only && (!(m->vm.observe & VM_OBSERVE_FLOW) || m->cfg->lockstep);
+           !m->cfg->emulate_only && (!(m->vm.observe & VM_OBSERVE_FLOW) || m->stepping);
 }
 
 uint32_t machine_mode(const struct machine *m)
 {
     const struct cpu *c = m->vm.cpu;
     uint32_t mode = c->cpl == 3 ? XLAT_MODE_USER : 0;
+    if (m->lockstep) /* the guest's time is not the host's */
+        mode |= XLAT_MODE_TSC_TRAP;
     if ((c->cr0 & (CPU_CR0_EM | CPU_CR0_TS)) || !(c->cr4 & CPU_CR4_OSFXSR))
         mode |= XLAT_MODE_FPU_TRAP;
     if (c->tsc_offset || ((c->cr4 & CPU_CR4_TSD) && c->cpl == 3))
@@ -154,7 +156,7 @@ uint32_t light_emulate(struct machine *m, uint32_t why, uint32_t operand)
     struct cpu *c = m->vm.cpu;
     m->why = why;
     m->operand = operand;
-    if (why == XLAT_STUB_STI && !m->cfg->lockstep)
+    if (why == XLAT_STUB_STI && !m->stepping)
         c->shadow = CPU_SHADOW_STI;
     if (!m->light)
         return why;

@@ -30,7 +30,12 @@ struct machine;
 #define WINDOW_IBTC_SIZE_SUPERVISOR 16384u
 
 /* What a window holds of one linear page. */
-enum { PAGE_READ = 1, PAGE_WRITE = 2, PAGE_EXEC = 4 /* code was found through this mapping */ };
+enum {
+    PAGE_READ = 1,
+    PAGE_WRITE = 2,
+    PAGE_EXEC = 4, /* code was found through this mapping */
+    PAGE_HELD = 8, /* would be writable, but for a lockstep stretch that wants to see the first write */
+};
 
 /* 4 MiB of linear space in one window. */
 struct region {
@@ -89,6 +94,9 @@ void window_protect(struct machine *m, uint32_t pfn);
  */
 void window_forget_branches(struct machine *m);
 void window_reset_all(struct machine *m);
+/* A lockstep stretch begins: no page is writable any more until it is written to (PAGE_HELD). It ends: all are again. */
+void window_hold_writes(struct machine *m);
+void window_give_writes(struct machine *m);
 
 /* -- code.c: patched pages in memory
  * -------------------------------------------------------------------------------------- */
@@ -169,6 +177,8 @@ void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip);
  * be, or has been. */
 bool code_force_hint(struct machine *m, struct inst *in, uint32_t eip, enum xlat_hint hint);
 bool code_reaches_user(const struct inst *in, uint32_t eip);
+/* The verso that an instruction at eip runs in now, in the current mode; NULL: none. */
+const struct page_code *code_for(struct machine *m, uint32_t eip);
 
 /* -- smc.c: pages that are written while they run */
 struct smc_page {
@@ -196,6 +206,8 @@ enum emu_result smc_run(struct machine *m, uint32_t pfn);
 #else
 #define LIGHT_POSSIBLE true
 #endif
+
+struct lockstep;
 
 struct machine {
     struct vm vm; /* first: struct vm * and struct machine * convert */
@@ -263,6 +275,8 @@ struct machine {
     uint64_t tracing;        /* kinds of events wanted now */
     uint32_t entry_rf;       /* EFLAGS.RF when translated code was entered */
     bool sti_seen;           /* an interrupt waits for the instruction behind what may be an STI */
+    struct lockstep *lockstep; /* NULL: not asked for */
+    bool stepping;           /* in a lockstep stretch: code made with XLAT_OPT_STEP, no light exits, the guest's clock goes by instructions */
     enum emu_result light_result;
     uint32_t why, operand; /* r9d and r10d of the last exit that emulates */
     bool intr; /* level of the 8259's request */
@@ -280,8 +294,9 @@ struct machine {
 
     /* time, signals, input */
     pthread_t thread;
-    timer_t timer, profile_timer;
-    bool timer_made, profiling;
+    timer_t timer, profile_timer, pace_timer;
+    bool timer_made, profiling, pace_made;
+    volatile sig_atomic_t pace; /* the pace timer has fired (lockstep) */
     struct sigaction profile_action; /* what SIGPROF did before */
     uint64_t t0_ns, deadline_ns;
     volatile sig_atomic_t quit;
@@ -320,6 +335,8 @@ void machine_observe(struct machine *m);
 #define COUNT_ADD(m, id, n) ((m)->counter[RUN_COUNTER_##id] += (n))
 
 uint64_t machine_now_ns(void);
+/* The guest's time since its start. */
+uint64_t machine_guest_ns(const struct machine *m);
 /* host.c: for the bus, with the machine as its opaque pointer. */
 extern const struct dev_host_ops machine_host_ops;
 /* The run loop ends before the next guest instruction. The first call decides. */

@@ -59,8 +59,12 @@ static uint64_t read_entry(const struct vm *vm, uint64_t a, unsigned size)
 static void set_bits(const struct vm *vm, uint64_t a, uint64_t entry, uint8_t bits)
 {
     uint32_t frame = (entry & bits) != bits ? vm_frame(vm, a & ~(uint64_t)PAGE_MASK_, true) : VM_NO_FRAME;
-    if (frame != VM_NO_FRAME)
-        __atomic_fetch_or(vm->ram + ((uint64_t)frame << 12) + (a & PAGE_MASK_), bits, __ATOMIC_RELAXED);
+    uint64_t at = ((uint64_t)frame << 12) + (a & PAGE_MASK_);
+    if (frame == VM_NO_FRAME)
+        return;
+    __atomic_fetch_or(vm->ram + at, bits, __ATOMIC_RELAXED);
+    if (vm->mirror)
+        *vm_view(vm, at) |= bits;
 }
 
 enum walked { WALKED, WALK_ABSENT, WALK_RESERVED };

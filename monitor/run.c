@@ -36,6 +36,11 @@ uint64_t machine_now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+uint64_t machine_guest_ns(const struct machine *m)
+{
+    return m->stepping ? lockstep_guest_ns(m) : machine_now_ns() - m->t0_ns;
+}
+
 /* -- The time-stamp counter's rate: guests see the host's counter
  * ------------------------------------------------------------------------------------------------------------------
  */
@@ -201,7 +206,7 @@ static void service_events(struct machine *m)
         machine_flush_output(m);
     if (m->quit)
         machine_end(m, RUN_QUIT);
-    if (m->deadline_ns != UINT64_MAX && machine_now_ns() - m->t0_ns >= m->deadline_ns) {
+    if (m->deadline_ns != UINT64_MAX && machine_guest_ns(m) >= m->deadline_ns) {
         m->deadline_ns = UINT64_MAX;
         dev_bus_run_timers(m->vm.bus);
     }
@@ -226,7 +231,8 @@ static void idle(struct machine *m)
     while (!m->ended && c->halted && !(c->irq_pending && c->vif) && !nmi_due(c)) {
         if (m->out_len)
             machine_flush_output(m);
-        signals_wait(m);
+        if (!m->stepping || m->vm.cpu->host_event || !lockstep_idle(m))
+            signals_wait(m);
         service_events(m);
     }
     vm_doing(&m->vm, was);
@@ -326,6 +332,8 @@ static void emulate_faulting(struct machine *m)
 {
     struct cpu *c = m->vm.cpu;
     uint32_t eip = c->eip;
+    if (m->stepping)
+        lockstep_alone(m, RUN_ALONE_FAULT);
     COUNT(m, FAULT_EMULATED);
     TRACE(m, PAGE_FAULT, m->fault_addr.v, m->fault_write, m->fault_site,
           m->fault_rip - (uint64_t)(uintptr_t)m->code_rx);
@@ -382,6 +390,8 @@ static void resolve(struct machine *m)
         page_fault(m, &f);
         break;
     case CODE_EMULATE:
+        if (m->stepping)
+            lockstep_alone(m, RUN_ALONE_CODE);
         emulate_one(m, XLAT_STUB_EMULATE);
         break;
     case CODE_RUN:
@@ -428,7 +438,6 @@ static void run_translated(struct machine *m)
 
 static void run_lockstep(struct machine *m)
 {
-    struct cpu *c = m->vm.cpu;
     machine_prepare(m);
     if (m->ended)
         return;
@@ -438,14 +447,19 @@ static void run_lockstep(struct machine *m)
         resolve(m);
         break;
     case LOCKSTEP_EMULATE:
+        lockstep_alone(m, RUN_ALONE_EXIT);
         emulate_one(m, m->why);
+        break;
+    case LOCKSTEP_FAULT:
+        emulate_faulting(m);
+        break;
+    case LOCKSTEP_SIGNAL:
+        m->vm.cpu->eflags_sys |= m->entry_rf; /* no instruction was run to its end */
         break;
     default:
         break;
     }
     m->insns++;
-    if (m->cfg->lockstep_count && c->eip && m->counter[RUN_COUNTER_LOCKSTEP_INSNS] >= m->cfg->lockstep_count)
-        machine_end(m, RUN_QUIT);
 }
 
 static void run_emulated(struct machine *m)
@@ -454,7 +468,17 @@ static void run_emulated(struct machine *m)
     enum emu_result r = emu_run(&m->vm, EMULATE_BURST, (volatile int *)&m->vm.cpu->host_event, &done);
     m->insns += done;
     COUNT_ADD(m, EMULATED, done);
+    if (m->stepping)
+        lockstep_alone_state(m, done);
     after_emulation(m, r);
+}
+
+/* The instruction after STI or a load of SS. */
+static void emulate_shadowed(struct machine *m)
+{
+    if (m->stepping)
+        lockstep_alone(m, RUN_ALONE_SHADOW);
+    emulate_one(m, XLAT_STUB_EMULATE);
 }
 
 static void loop(struct machine *m)
@@ -463,6 +487,8 @@ static void loop(struct machine *m)
     while (!m->ended) {
         if (c->host_event)
             service_events(m);
+        if (m->lockstep)
+            lockstep_poll(m);
         /* An interrupt shadow holds back NMIs too: SDM vol. 3, 6.8.3 demands it after MOV SS and allows it after STI. */
         if (nmi_due(c) && !c->shadow)
             deliver_nmi(m);
@@ -473,10 +499,10 @@ static void loop(struct machine *m)
         if (c->halted)
             idle(m);
         else if (c->shadow)
-            emulate_one(m, XLAT_STUB_EMULATE);
-        else if (!machine_translatable(m) || (m->cfg->lockstep && m->insns < m->cfg->lockstep_skip))
+            emulate_shadowed(m);
+        else if (!machine_translatable(m) || lockstep_skipping(m))
             run_emulated(m);
-        else if (m->cfg->lockstep)
+        else if (m->stepping)
             run_lockstep(m);
         else
             run_translated(m);
@@ -572,7 +598,7 @@ static bool start(struct machine *m, char *err, size_t size)
     m->vm.run = m;
     m->trace = m->cfg->trace;
     machine_observe(m);
-    if (!window_init(m, err, size) || !code_init(m, err, size))
+    if (!window_init(m, err, size) || !code_init(m, err, size) || !lockstep_init(m, err, size))
         return false;
     m->t0_ns = machine_now_ns();
     m->deadline_ns = UINT64_MAX;
@@ -609,6 +635,7 @@ static void finish(struct machine *m)
         window_destroy(m);
     if (m->scan)
         code_destroy(m);
+    lockstep_destroy(m);
     if (m->vm.bus)
         dev_bus_destroy(m->vm.bus);
     if (m->vm.ram)

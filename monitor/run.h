@@ -7,6 +7,9 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "scanner/scan.h"
+#include "translator/cpu.h"
+
 struct cache;
 struct trace;
 
@@ -64,6 +67,57 @@ struct run_profile {
     struct run_spot spot[RUN_SPOT_MAX];
 };
 
+/* Which instructions are compared in lockstep. */
+struct run_lockstep {
+    uint64_t every_ms;  /* a stretch at the start and whenever so much processor time has been spent at full speed since the last one;
+                         * 0: one stretch */
+    uint64_t skip;      /* instructions to emulate before (every_ms 0) */
+    uint64_t count;     /* instructions compared in a stretch; 0: to the guest's end */
+    uint64_t check;     /* memory that nothing was to write is compared after so many instructions, and at the end of a stretch; 0: 100000 */
+};
+/* Why an instruction was not compared but run by the emulator alone. */
+#define RUN_ALONE(X) \
+    X(EXIT, "exit", "translated code leaves it to the emulator") \
+    X(FAULT, "fault", "host fault: the guest's own page fault, MMIO, a write to a code page") \
+    X(SHADOW, "shadow", "in an interrupt shadow") \
+    X(STATE, "state", "in a state that no code is translated for") \
+    X(CODE, "code", "its bytes are not in RAM")
+enum run_alone {
+#define X(id, name, text) RUN_ALONE_##id,
+    RUN_ALONE(X)
+#undef X
+    RUN_ALONE_COUNT
+};
+const char *run_alone_name(enum run_alone a);
+const char *run_alone_text(enum run_alone a);
+
+/* The first difference between translated code and emulator. */
+enum { RUN_DIFF_MEMORY = 8 };
+struct run_difference {
+    const char *what;             /* static text: what differs */
+    struct cpu before, translated, emulated;
+    uint8_t bytes[SCAN_INSN_MAX_LEN];
+    struct scan_insn insn;        /* len 0: the bytes could not be read */
+    uint64_t compared, stretch, in_stretch; /* instructions compared before it; number of the stretch, from 1; compared in it */
+    /* Memory: bytes that differ (not of a difference in registers alone). */
+    unsigned memory_count;
+    struct run_diff_byte {
+        uint64_t gpa;
+        uint32_t lin;             /* where the instruction reached it, if lin_known */
+        bool lin_known, before_known;
+        uint8_t before, translated, emulated;
+    } memory[RUN_DIFF_MEMORY];
+    uint64_t memory_more;         /* bytes that differ beyond these */
+    /* Not zero: found after this many instructions, any of which may have written there; the state is that of the last one. */
+    uint64_t since_check;
+    /* The code that ran, if it could be found: host code, unwind records and the page, as in a record of the cache. */
+    bool has_code;
+    uint32_t lin, offset;         /* linear address of the page, offset of the instruction in it */
+    uint8_t recto[SCAN_PAGE_SIZE];
+    uint8_t *code, *unwind;       /* malloc() */
+    uint32_t code_len, unwind_len;
+};
+
 struct run_config {
     uint64_t ram_bytes;            /* 16 MiB .. 3 GiB, multiple of 4 KiB */
     enum run_boot boot;
@@ -91,7 +145,7 @@ struct run_config {
     int escape;                    /* byte that quits when followed by 'x' (1 = Ctrl-A), -1: none */
     bool emulate_only;             /* no translation at all (oracle, debugging) */
     bool lockstep;                 /* translate one instruction at a time and compare each with the emulator */
-    uint64_t lockstep_skip, lockstep_count; /* instructions to run before, and in, lockstep (count 0: to the end) */
+    struct run_lockstep lock;
     struct trace *trace;           /* events go there (trace.h); the caller flushes and closes it; NULL: none */
     struct run_profile *profile;   /* filled during the run; NULL: none */
     FILE *perf_map;                /* names of code memory for perf; NULL: none */
@@ -115,10 +169,15 @@ struct run_result {
     char error[400];
     uint64_t counter[RUN_COUNTER_COUNT];
     uint64_t wall_ns, cpu_ns;
+    /* Lockstep: instructions compared, and run by the emulator alone, by class (SCAN_CLASS_COUNT: unknown). */
+    uint64_t lock_compared[SCAN_CLASS_COUNT + 1], lock_alone[RUN_ALONE_COUNT][SCAN_CLASS_COUNT + 1];
+    struct run_difference *difference; /* RUN_LOCKSTEP_DIFF; run_difference_free() */
 };
 
 /* Runs on the calling thread until the end; blocks signals it needs, restores them. One machine per process at a time (signal handlers). */
 void run_machine(const struct run_config *cfg, struct run_result *out);
+
+void run_difference_free(struct run_difference *d); /* NULL is none */
 
 /* Asks a running machine to stop (RUN_QUIT); async-signal-safe. */
 void run_quit(void);

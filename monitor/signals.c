@@ -236,14 +236,14 @@ static bool in_repeat(struct machine *m, uint64_t rip)
 
 static void on_event(int sig, siginfo_t *si, void *context)
 {
-    (void)sig;
-    (void)si;
     int saved_errno = errno;
     ucontext_t *uc = context;
     greg_t *g = uc->uc_mcontext.gregs;
     struct machine *m = owner;
     if (!m)
         return;
+    if (sig == SIG_KICK && si->si_code == SI_TIMER)
+        m->pace = 1;
     m->events++;
     m->vm.cpu->host_event = 1;
     uint64_t rip = (uint64_t)g[REG_RIP];
@@ -389,6 +389,13 @@ void signals_set_timer(struct machine *m, uint64_t at_ns)
     timer_settime(m->timer, TIMER_ABSTIME, &t, NULL);
 }
 
+void signals_set_pace(struct machine *m, uint64_t in_ns)
+{
+    struct itimerspec t = {{0, 0}, {(time_t)(in_ns / 1000000000u), (long)(in_ns % 1000000000u)}};
+    if (m->pace_made)
+        timer_settime(m->pace_timer, 0, &t, NULL);
+}
+
 void signals_wait(struct machine *m)
 {
     sigset_t block, old;
@@ -454,6 +461,10 @@ bool signals_init(struct machine *m, char *err, size_t err_size)
         return false;
     }
     m->timer_made = true;
+    if (m->cfg->lockstep) {
+        ev.sigev_signo = SIG_KICK;
+        m->pace_made = timer_create(CLOCK_MONOTONIC, &ev, &m->pace_timer) == 0;
+    }
     if (m->cfg->serial_in >= 0) {
         if (pipe(m->input_stop) != 0) {
             snprintf(err, err_size, "cannot create a pipe: %s", strerror(errno));
@@ -473,7 +484,9 @@ void signals_end(struct machine *m)
 {
     if (m->timer_made)
         timer_delete(m->timer);
-    m->timer_made = false;
+    if (m->pace_made)
+        timer_delete(m->pace_timer);
+    m->timer_made = m->pace_made = false;
     if (m->input_started) {
         (void)!write(m->input_stop[1], "", 1);
         pthread_join(m->input_thread, NULL);

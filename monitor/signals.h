@@ -10,6 +10,8 @@ bool signals_init(struct machine *m, char *err, size_t err_size);
 void signals_end(struct machine *m);
 /* Asks for a timer signal at the absolute CLOCK_MONOTONIC time at_ns; 0: none. */
 void signals_set_timer(struct machine *m, uint64_t at_ns);
+/* The vCPU thread is kicked, with m->pace set, in so many ns. Only with cfg->lockstep. */
+void signals_set_pace(struct machine *m, uint64_t in_ns);
 /* Sleeps until a signal arrives (or has arrived since they were last looked at). */
 void signals_wait(struct machine *m);
 /* For the profile; async-signal-safe. The guest EIP that host registers stand for, left alone where it cannot be told; the one

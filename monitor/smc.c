@@ -61,7 +61,7 @@ void vm_code_written(struct vm *vm, gpa_t a, unsigned len)
 void smc_dropped(struct machine *m, uint32_t pfn, uint64_t made_ns)
 {
     struct smc_page *s = &m->smc[pfn];
-    if (m->cfg->lockstep) /* there everything is to be translated */
+    if (m->stepping) /* there everything is to be translated */
         return;
     bool young = machine_now_ns() - made_ns < SMC_YOUNG_NS;
     if (young && s->level < SMC_LEVEL_MAX)

@@ -186,12 +186,12 @@ void machine_observe(struct machine *m)
 {
     m->tracing = m->trace ? trace_wanted(m->trace) : 0;
     m->vm.observe = m->tracing & trace_group_kinds(TRACE_GROUP_FLOW) ? VM_OBSERVE_FLOW : 0;
-    m->light = LIGHT_POSSIBLE && !m->cfg->lockstep && !m->tracing;
+    m->light = LIGHT_POSSIBLE && !m->stepping && !m->tracing;
 }
 
 void machine_trace(struct machine *m, enum trace_kind kind, struct vm_place at, const uint64_t field[TRACE_FIELDS])
 {
-    struct trace_event e = {.ns = machine_now_ns() - m->t0_ns,
+    struct trace_event e = {.ns = machine_guest_ns(m),
                             .eip = at.eip,
                             .cs = at.cs,
                             .kind = (uint8_t)kind,

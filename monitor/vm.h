@@ -68,6 +68,11 @@ struct vm {
     uint64_t tlb_large[16];            /* bit per 4 MiB of linear space: the TLB holds pieces of a large page there (mmu.c, emu_mem.c) */
     uint32_t tlb_filled;               /* entries filled since the last flush; their indexes if they are few */
     uint16_t tlb_index[64];
+    /* Lockstep only (lockstep.h): while a stretch is compared, the emulator has copies of its own of the pages that translated code may
+     * write. NULL otherwise. */
+    uint8_t *mirror;       /* as ram; only frames with mirrored[] set mean anything */
+    uint8_t *mirrored;     /* by frame */
+    bool mirror_log;       /* stores go to the copy alone and are noted: the instruction is being compared. Otherwise to both */
     void *run;             /* the run loop's own (monitor/run.c) */
     volatile uint8_t doing; /* enum run_doing: what the vCPU's thread is at (profile.h) */
     uint8_t observe; /* VM_OBSERVE_*: what the emulator is to report; machine_observe() sets it */
@@ -104,11 +109,20 @@ static inline uint32_t vm_frame(const struct vm *vm, uint64_t page, bool write)
         return VM_NO_FRAME;
     return (uint32_t)((vm->ram_bytes + vm->rom_bytes - (end - page)) >> 12);
 }
+/* Host address of a byte of a frame (at: frame number * 4096 + offset) as the emulator and the page-table walk see it; valid to the end of
+ * the frame. Async-signal-safe. */
+static inline uint8_t *vm_view(const struct vm *vm, uint64_t at)
+{
+    return (__builtin_expect(vm->mirror != NULL, 0) && vm->mirrored[at >> 12] ? vm->mirror : vm->ram) + at;
+}
+/* Only while vm->mirror is set. The emulator is about to write a frame / stores v (1, 2 or 4 bytes, not across a page) in RAM. */
+void vm_mirror_page(struct vm *vm, uint64_t frame);
+void vm_mirror_store(struct vm *vm, gpa_t a, unsigned size, uint32_t v);
 /* Host address of len bytes at a guest-physical address within one page that a read reaches, or NULL. Async-signal-safe. */
 static inline uint8_t *vm_readable(const struct vm *vm, uint64_t a)
 {
     uint32_t frame = vm_frame(vm, a & ~0xFFFull, false);
-    return frame == VM_NO_FRAME ? NULL : vm->ram + ((uint64_t)frame << 12) + (a & 0xFFF);
+    return frame == VM_NO_FRAME ? NULL : vm_view(vm, ((uint64_t)frame << 12) + (a & 0xFFF));
 }
 
 /* Says what the thread is at from now on; returns what it was at, to be said again afterwards. Async-signal-safe. */

@@ -535,6 +535,8 @@ static void note_page(struct machine *m, struct window *w, struct region *r, uns
                       uint64_t entry, uint8_t state)
 {
     (void)w;
+    if (m->stepping && (state & PAGE_WRITE))
+        vm_mirror_page(&m->vm, pfn);
     if (!r->state[page])
         r->used++;
     if (!(r->state[page] & (PAGE_READ | PAGE_WRITE)) && (state & (PAGE_READ | PAGE_WRITE))) {
@@ -720,6 +722,7 @@ void window_protect(struct machine *m, uint32_t pfn)
          id = m->region_pool[(id - 1) / REGION_PAGES].rmap[(id - 1) % REGION_PAGES]) {
         struct region *r = &m->region_pool[(id - 1) / REGION_PAGES];
         unsigned page = (id - 1) % REGION_PAGES;
+        r->state[page] &= (uint8_t)~PAGE_HELD;
         if (!(r->state[page] & PAGE_WRITE))
             continue;
         struct window *w = &m->window[r->window];
@@ -733,4 +736,50 @@ void window_protect(struct machine *m, uint32_t pfn)
         }
         r->state[page] &= (uint8_t)~PAGE_WRITE;
     }
+}
+
+/* -- Lockstep
+ * ---------------------------------------------------------------------------------------------------------------
+ */
+
+/* Pages of a region in state `from` get state `to` and the host's rights prot, a call for each run of them.
+ */
+static bool change_writes(struct machine *m, struct window *w, struct region *r, uint8_t from, uint8_t to,
+                          int prot)
+{
+    for (unsigned i = 0, n; i < REGION_PAGES; i += n) {
+        for (n = 0; i + n < REGION_PAGES && (r->state[i + n] & from); n++)
+            r->state[i + n] = (uint8_t)((r->state[i + n] & ~from) | to);
+        if (!n) {
+            n = 1;
+            continue;
+        }
+        COUNT(m, MPROTECTS);
+        if (mprotect(w->base + (uint64_t)(r->index * REGION_PAGES + i) * PAGE_SIZE_, (size_t)n * PAGE_SIZE_,
+                     prot))
+            return false;
+    }
+    return true;
+}
+
+static void change_all_writes(struct machine *m, uint8_t from, uint8_t to, int prot)
+{
+    for (unsigned i = 0; i < WINDOW_MAX; i++) {
+        struct window *w = &m->window[i];
+        for (uint32_t n = 0; w->live && n < w->region_count; n++)
+            if (!change_writes(m, w, w->region[w->region_list[n]], from, to, prot)) {
+                window_reset(m, w); /* out of VMAs: pages come back when they are touched */
+                break;
+            }
+    }
+}
+
+void window_hold_writes(struct machine *m)
+{
+    change_all_writes(m, PAGE_WRITE, PAGE_HELD, PROT_READ);
+}
+
+void window_give_writes(struct machine *m)
+{
+    change_all_writes(m, PAGE_HELD, PAGE_WRITE, PROT_READ | PROT_WRITE);
 }

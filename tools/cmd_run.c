@@ -3,6 +3,7 @@
 #include "tools/console.h"
 #include "tools/json.h"
 #include "tools/load.h"
+#include "tools/lockstep_report.h"
 #include "tools/profile_report.h"
 #include "tools/tools.h"
 #include "tools/trace_select.h"
@@ -48,8 +49,8 @@ static const struct opt options[] = {
     {"stats-to", 0, OPT_STRING, AT(stats_to), "FILE", "print them to a file instead"},
     {"emulate", 0, OPT_FLAG, AT(emulate), NULL,
      "no translated code: the single-instruction emulator runs everything"},
-    {"lockstep", 0, OPT_OPTIONAL, AT(lockstep), "SKIP,COUNT",
-     "compare translated code with the emulator, each instruction"},
+    {"lockstep", 0, OPT_OPTIONAL, AT(lockstep), "WHICH",
+     "compare translated code with the emulator; SKIP,COUNT or every:MS,for:COUNT[,check:N]"},
     {"stop-after", 0, OPT_UINT, AT(stop_after), "N",
      "stop after N instructions (with --emulate or --lockstep)"},
     {"trace", 0, OPT_STRING, AT(trace), "FILE", "write events to a file; -: standard error"},
@@ -94,23 +95,46 @@ static bool parse_trace(const struct options *o, struct trace_config *t)
     return true;
 }
 
+/* Parts of --lockstep=every:MS,for:COUNT,check:N. */
+static const struct {
+    const char *name;
+    size_t at;
+} lockstep_parts[] = {{"every:", offsetof(struct run_lockstep, every_ms)},
+                      {"for:", offsetof(struct run_lockstep, count)},
+                      {"skip:", offsetof(struct run_lockstep, skip)},
+                      {"check:", offsetof(struct run_lockstep, check)}};
+
+static bool parse_number(const char *text, uint64_t *v)
+{
+    char *end;
+    errno = 0;
+    *v = strtoull(text, &end, 0);
+    return !errno && !*end && isdigit((unsigned char)text[0]);
+}
+
+/* Empty: from start to end. SKIP,COUNT, or named parts. */
 static bool parse_lockstep(const char *text, struct run_config *cfg)
 {
     if (!text)
         return true;
     cfg->lockstep = true;
-    if (!*text)
-        return true;
-    char *end;
-    errno = 0;
-    cfg->lockstep_skip = strtoull(text, &end, 0);
-    if (*end == ',')
-        cfg->lockstep_count = strtoull(end + 1, &end, 0);
-    if (errno || *end || !isdigit((unsigned char)text[0])) {
-        fprintf(stderr, "verso run: --lockstep=SKIP,COUNT takes two numbers of instructions\n");
-        return false;
+    char word[64];
+    bool good = true;
+    uint64_t *const by_place[] = {&cfg->lock.skip, &cfg->lock.count};
+    for (unsigned place = 0; good && *text && (text = tools_next_path(text, word, sizeof(word))); place++) {
+        uint64_t *at = place < 2 ? by_place[place] : NULL;
+        const char *value = word;
+        for (size_t i = 0; i < sizeof(lockstep_parts) / sizeof(lockstep_parts[0]); i++)
+            if (!strncmp(word, lockstep_parts[i].name, strlen(lockstep_parts[i].name))) {
+                at = (uint64_t *)(void *)((char *)&cfg->lock + lockstep_parts[i].at);
+                value = word + strlen(lockstep_parts[i].name);
+            }
+        good = at && parse_number(value, at);
     }
-    return true;
+    if (good && !(cfg->lock.every_ms && (!cfg->lock.count || cfg->lock.skip)) && cfg->lock.every_ms < 1000000)
+        return true;
+    fprintf(stderr, "verso run: --lockstep takes SKIP,COUNT or every:MS,for:COUNT, and check:N\n");
+    return false;
 }
 
 static bool parse_devices(const struct opt_list *list, unsigned *extras)
@@ -198,6 +222,8 @@ static void stats_text(FILE *to, const struct run_result *r, const struct cache_
     if (cs)
         fprintf(to, "written behind    %" PRIu64 " queued, %" PRIu64 " stored, %" PRIu64 " dropped\n",
                 cs->queued, cs->stored, cs->dropped);
+    if (r->counter[RUN_COUNTER_LOCKSTEP_STRETCHES])
+        lockstep_text(to, r);
     fprintf(to, "counters\n");
     for (unsigned i = 0; i < RUN_COUNTER_COUNT; i++)
         fprintf(to, "  %-18s %14" PRIu64 "  %s\n", run_counter_name((enum run_counter)i), r->counter[i],
@@ -234,6 +260,8 @@ static void stats_json(FILE *to, const struct run_result *r, const struct cache_
         json_end_object(&j);
         json_end_object(&j);
     }
+    if (r->counter[RUN_COUNTER_LOCKSTEP_STRETCHES])
+        lockstep_json(&j, r);
     if (p)
         profile_json(&j, p);
     json_end_object(&j);
@@ -350,6 +378,9 @@ static int run_loaded(const struct options *o, struct run_config *cfg, const str
     static struct run_result r; /* large; one machine per process */
     run_machine(cfg, &r);
     console_end();
+    if (r.difference)
+        lockstep_difference(stderr, r.difference);
+    run_difference_free(r.difference);
     announce(&r);
     int status = status_of_run(&r);
     if (o->stats || o->stats_to) {
@@ -491,7 +522,8 @@ static int run(const struct cmd *self, int argc, char **argv)
         fprintf(stderr, "verso: the map for perf: %s\n", strerror(errno));
         status = status ? status : STATUS_IO;
     }
-    /* Said, but no reason to call the guest's own end a failure: what could not be stored is translated again next time. */
+    /* Said, but no reason to call the guest's own end a failure: what could not be stored is translated again
+     * next time. */
     (void)tools_cache_close(cfg.cache, status);
     load_guest_free(&guest);
     return status;

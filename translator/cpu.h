@@ -141,6 +141,10 @@ struct cpu {
     uint64_t host_shadow;    /* stack pointer of translated code while the run loop runs */
     uint64_t host_window;    /* r15 to enter with */
     uint64_t host_self;      /* what light exits are called with (monitor/light.h) */
+    /* Lockstep takes time that the guest must not see: its counter stands at host_tsc_at while host_tsc_stopped, and
+     * otherwise lags behind the host's by host_tsc_lost. */
+    uint64_t host_tsc_at, host_tsc_lost;
+    uint32_t host_tsc_stopped;
     uint32_t host_event;     /* set by signal handlers: do not enter, look at the world first */
     uint32_t host_fx_live;   /* the guest's x87/MMX/SSE state is in the host's registers, newer than fx[] */
     /* What loading a segment register at CPL 0 and CPUID came to lately (monitor/light.c): the stubs repeat it. */

@@ -19,7 +19,7 @@ free
 snprintf
 __snprintf_chk
 machine_flush_output
-machine_now_ns
+machine_guest_ns
 signals_set_timer
 stderr
 window_reset_all
@@ -31,6 +31,9 @@ code_drop_page
 machine_trace
 vm_apic_base_changed
 vm_code_written
+vm_mirror_page
+vm_mirror_store
+lockstep_guest_ns
 vm_paging_changed'
 
 grep '"command"' "$commands" | grep -q -e ' -O[123s]' || { echo "not optimized: light exits are off" && exit 77; }
