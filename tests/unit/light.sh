@@ -20,6 +20,7 @@ snprintf
 __snprintf_chk
 machine_flush_output
 machine_guest_ns
+machine_now_ns
 signals_set_timer
 stderr
 window_reset_all
