@@ -33,7 +33,7 @@ static void set_deadline(void *opaque, uint64_t at)
 {
     struct machine *m = heavy(opaque);
     m->deadline_ns = at;
-    if (!m->stepping) /* then lockstep looks at the clock */
+    if (!m->slow_clock) /* then lockstep looks at the clock */
         signals_set_timer(m, at == UINT64_MAX ? 0 : at + m->t0_ns);
 }
 

@@ -13,7 +13,8 @@
  *
  * Between stretches the machine runs at full speed with the code of any other run. The guest must not notice
  * the stretches: while one lasts, its clock and its time-stamp counter go by instructions, and jump to the
- * next deadline when it is idle.
+ * next deadline when it is idle. (A single stretch goes by real time: there is nothing to be in step with,
+ * and signals come where they will.)
  */
 #include "monitor/lockstep.h"
 
@@ -30,6 +31,7 @@
 #define CHECK_DEFAULT 100000u
 #define CLOCK_STEPS   256u /* instructions between two looks at the guest's clock */
 #define NS_PER_INSN   2u
+#define PUSHED_MAX    64u /* bytes below ESP; PUSHA stores 32 */
 #define DECODED       8192u
 /* What a guest can see beyond the first part of struct cpu: from the registers up to the host's side. */
 #define STATE_AT    offsetof(struct cpu, gpr)
@@ -158,6 +160,8 @@ static void show_clock(struct machine *m)
 {
     const struct lockstep *l = m->lockstep;
     struct cpu *c = m->vm.cpu;
+    if (!m->slow_clock)
+        return;
     uint64_t ns = lockstep_guest_ns(m);
     c->host_tsc_at = l->tsc0 + (uint64_t)((__uint128_t)(ns - l->ns0) * c->tsc_hz / 1000000000u);
     if (ns >= m->deadline_ns)
@@ -178,7 +182,7 @@ bool lockstep_idle(struct machine *m)
 {
     struct lockstep *l = m->lockstep;
     uint64_t ns = lockstep_guest_ns(m);
-    if (m->deadline_ns == UINT64_MAX)
+    if (!m->slow_clock || m->deadline_ns == UINT64_MAX)
         return false;
     if (m->deadline_ns > ns)
         l->jumped_ns += m->deadline_ns - ns;
@@ -190,23 +194,25 @@ static void stop_clock(struct machine *m)
 {
     struct lockstep *l = m->lockstep;
     struct cpu *c = m->vm.cpu;
+    if (!l->cfg.every_ms)
+        return;
     l->ns0 = machine_guest_ns(m);
     l->tsc0 = __rdtsc() - c->host_tsc_lost;
     l->jumped_ns = l->steps = 0;
     signals_set_timer(m, 0);
     c->host_tsc_at = l->tsc0;
     c->host_tsc_stopped = 1;
-    m->stepping = true;
-    machine_observe(m);
+    m->slow_clock = true;
 }
 
 static void start_clock(struct machine *m)
 {
     struct cpu *c = m->vm.cpu;
+    if (!m->slow_clock)
+        return;
     show_clock(m);
     m->t0_ns = machine_now_ns() - lockstep_guest_ns(m);
-    m->stepping = false;
-    machine_observe(m);
+    m->slow_clock = false;
     c->host_tsc_lost = __rdtsc() - c->host_tsc_at;
     c->host_tsc_stopped = 0;
     if (m->deadline_ns != UINT64_MAX)
@@ -681,14 +687,31 @@ static bool is_repeat(const struct scan_insn *i)
     return i->cls == SCAN_CLASS_STRING && (i->prefixes & (SCAN_PFX_REP | SCAN_PFX_REPNE));
 }
 
+/* An instruction that pushes may have stored already when it is interrupted; it will store the same again
+ * (op.c). Takes that back. */
+static void undo_pushes(struct machine *m)
+{
+    uint32_t esp = m->lockstep->before.gpr[CPU_ESP];
+    for (uint32_t n = 1; n <= PUSHED_MAX; n++) {
+        struct mmu_page p;
+        if (!mmu_probe(&m->vm, gva(esp - n), &p) || !machine_is_ram(m, p.page.v >> 12))
+            continue;
+        uint64_t at = p.page.v + ((esp - n) & PAGE_MASK_);
+        m->vm.ram[at] = *vm_ram(&m->vm, at);
+    }
+}
+
 /* Translated code came back with EIP on the same instruction: all else must be as it was. */
-static enum lockstep_result compare_unwound(struct machine *m, const struct scan_insn *i)
+static enum lockstep_result compare_unwound(struct machine *m, const struct scan_insn *i, bool interrupted)
 {
     struct lockstep *l = m->lockstep;
     uint32_t rf = l->translated.eflags_sys & CPU_RF; /* a signal in a repeat sets it (signals.c) */
     l->translated.eflags_sys &= ~rf;
-    if (state_same(&l->translated, &l->before))
+    if (state_same(&l->translated, &l->before)) {
+        if (interrupted)
+            undo_pushes(m);
         return LOCKSTEP_EQUAL;
+    }
     if (l->translated.eip == l->before.eip && is_repeat(i) &&
         l->translated.gpr[CPU_ECX] != l->before.gpr[CPU_ECX]) {
         enum lockstep_result r = compare_part(m, i);
@@ -732,7 +755,8 @@ enum lockstep_result lockstep_step(struct machine *m)
                                    : why == STUB_EXIT_SIGNAL && same ? LOCKSTEP_SIGNAL
                                                                      : LOCKSTEP_EQUAL;
     if (instead != LOCKSTEP_EQUAL)
-        return compare_unwound(m, i) == LOCKSTEP_DIFFER ? LOCKSTEP_DIFFER : instead;
+        return compare_unwound(m, i, instead != LOCKSTEP_EMULATE) == LOCKSTEP_DIFFER ? LOCKSTEP_DIFFER
+                                                                                     : instead;
     if (i == &unknown) { /* cannot have run */
         note_insn(m, i);
         return differ(m, "whether there is an instruction");
@@ -774,6 +798,8 @@ static void begin(struct machine *m)
     l->begun++;
     l->done = l->checked_at = 0;
     stop_clock(m);
+    m->stepping = true;
+    machine_observe(m);
     window_hold_writes(m);
     m->vm.mirrored = l->mirrored;
     m->vm.mirror = l->mirror;
@@ -792,6 +818,8 @@ static void end(struct machine *m)
     window_give_writes(m);
     change_code(m, m->options & ~(uint32_t)XLAT_OPT_STEP);
     start_clock(m);
+    m->stepping = false;
+    machine_observe(m);
     if (l->cfg.every_ms) {
         l->due_ns = processor_ns() + l->cfg.every_ms * 1000000u;
         signals_set_pace(m, l->cfg.every_ms * 1000000u);

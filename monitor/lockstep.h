@@ -26,9 +26,9 @@ enum lockstep_result lockstep_step(struct machine *m);
  * before it runs. */
 void lockstep_alone(struct machine *m, enum run_alone why);
 void lockstep_alone_state(struct machine *m, uint64_t n);
-/* While m->stepping and the guest is idle: its clock jumps to the next deadline. False: there is none. */
+/* The guest is idle: if its clock goes by instructions, it jumps to the next deadline. False: it does not, or there is none. */
 bool lockstep_idle(struct machine *m);
-/* While m->stepping. */
+/* While m->slow_clock. */
 uint64_t lockstep_guest_ns(const struct machine *m);
 
 #endif

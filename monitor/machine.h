@@ -276,7 +276,8 @@ struct machine {
     uint32_t entry_rf;       /* EFLAGS.RF when translated code was entered */
     bool sti_seen;           /* an interrupt waits for the instruction behind what may be an STI */
     struct lockstep *lockstep; /* NULL: not asked for */
-    bool stepping;           /* in a lockstep stretch: code made with XLAT_OPT_STEP, no light exits, the guest's clock goes by instructions */
+    bool stepping;           /* in a lockstep stretch: code made with XLAT_OPT_STEP, no light exits */
+    bool slow_clock;         /* the guest's clock goes by instructions (lockstep) */
     enum emu_result light_result;
     uint32_t why, operand; /* r9d and r10d of the last exit that emulates */
     bool intr; /* level of the 8259's request */

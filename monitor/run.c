@@ -38,7 +38,7 @@ uint64_t machine_now_ns(void)
 
 uint64_t machine_guest_ns(const struct machine *m)
 {
-    return m->stepping ? lockstep_guest_ns(m) : machine_now_ns() - m->t0_ns;
+    return m->slow_clock ? lockstep_guest_ns(m) : machine_now_ns() - m->t0_ns;
 }
 
 /* -- The time-stamp counter's rate: guests see the host's counter
@@ -231,7 +231,7 @@ static void idle(struct machine *m)
     while (!m->ended && c->halted && !(c->irq_pending && c->vif) && !nmi_due(c)) {
         if (m->out_len)
             machine_flush_output(m);
-        if (!m->stepping || m->vm.cpu->host_event || !lockstep_idle(m))
+        if (!m->slow_clock || m->vm.cpu->host_event || !lockstep_idle(m))
             signals_wait(m);
         service_events(m);
     }

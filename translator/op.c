@@ -577,11 +577,15 @@ static void push_mem(struct context *c, const struct scan_insn *i)
     emit_adjust_esp(c, -4);
 }
 
+/* Starting over would load the same once more, but an interrupt in front of POP must find the register as it was. */
 static void pop_reg(struct context *c, unsigned reg)
 {
     emit_mov32_load(&c->e, host_gpr(reg), stack(c, 0));
-    if (reg != CPU_ESP)
-        emit_adjust_esp(c, 4);
+    if (reg == CPU_ESP)
+        return;
+    if (!c->fold)
+        context_at(c, XLAT_RETRY, 0, 0);
+    emit_adjust_esp(c, 4);
 }
 
 /* The address is computed with ESP already incremented (SDM vol. 2, POP). */
@@ -622,9 +626,12 @@ static void pusha(struct context *c)
 static void popa(struct context *c)
 {
     emit_mov32_load(&c->e, HOST_R8, stack(c, 28));
-    for (unsigned slot = 0; slot < 8; slot++)
+    for (unsigned slot = 0; slot < 8; slot++) {
         if (7 - slot != CPU_ESP)
             emit_mov32_load(&c->e, 7 - slot, stack(c, 4 * (int32_t)slot));
+        if (slot == 0)
+            context_at(c, XLAT_RETRY, 0, 0);
+    }
     emit_adjust_esp(c, 32);
 }
 

@@ -470,6 +470,34 @@ START_TEST(branch_out_of_the_page_becomes_a_link_to_a_tail)
 }
 END_TEST
 
+/* An interrupt between the load and what follows it must not show the new register in front of the instruction. */
+START_TEST(pop_that_has_loaded_its_register_is_no_longer_before_the_instruction)
+{
+    static const struct {
+        const char *bytes;
+        size_t len;
+        unsigned loads; /* instructions that read the stack and change no guest register, then one that does */
+    } pops[] = {{"\x5A\xF4", 2, 0}, {"\x61\xF4", 2, 1}, {"\x8F\xC2\xF4", 3, 0}};
+
+    for (unsigned n = 0; n < sizeof pops / sizeof pops[0]; n++) {
+        struct xlat_verso v;
+        struct xlat_unwound u;
+        char text[64];
+        uint32_t at = 0;
+
+        xlat_verso_init(&v);
+        translate_bytes(pops[n].bytes, pops[n].len, 0, &v);
+        for (unsigned k = 0; k <= pops[n].loads; k++) {
+            EXPECT(xlat_unwind(v.unwind, v.unwind_len, at, &u) && u.state == XLAT_AT && u.guest_rel == 0);
+            at += scan_disassemble(v.code + at, v.code_len - at, 64, 0, text, sizeof text);
+        }
+        EXPECT(xlat_unwind(v.unwind, v.unwind_len, at, &u));
+        EXPECT(!(u.state == XLAT_AT && u.guest_rel == 0));
+        xlat_verso_free(&v);
+    }
+}
+END_TEST
+
 START_TEST(falling_off_the_page_links_to_offset_4096)
 {
     struct xlat_verso v;
@@ -581,6 +609,7 @@ static Suite *suite(void)
     tcase_add_loop_test(t, validator_on_hostile_code_refuses, 0, (int)(sizeof hostile / sizeof hostile[0]));
     tcase_add_test(t, validator_on_harmless_code_accepts);
     tcase_add_test(t, branch_out_of_the_page_becomes_a_link_to_a_tail);
+    tcase_add_test(t, pop_that_has_loaded_its_register_is_no_longer_before_the_instruction);
     tcase_add_test(t, falling_off_the_page_links_to_offset_4096);
     tcase_add_test(t, straddling_instruction_has_an_entry_that_leaves_through_straddle);
     tcase_add_test(t, unit_of_a_straddling_call_links_target_and_successor);
