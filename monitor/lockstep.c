@@ -243,6 +243,15 @@ void vm_mirror_page(struct vm *vm, uint64_t frame)
     mmu_flush_tlb(vm); /* it has host addresses of the page */
 }
 
+void lockstep_resync(struct machine *m)
+{
+    struct lockstep *l = m->lockstep;
+    for (uint32_t n = 0; n < l->copy_count; n++) {
+        uint64_t at = (uint64_t)l->copies[n] * PAGE_SIZE_;
+        memcpy(l->mirror + at, m->vm.ram + at, PAGE_SIZE_);
+    }
+}
+
 void vm_mirror_store(struct vm *vm, gpa_t a, unsigned size, uint32_t v)
 {
     struct lockstep *l = machine_of(vm)->lockstep;
@@ -694,10 +703,11 @@ static void undo_pushes(struct machine *m)
     uint32_t esp = m->lockstep->before.gpr[CPU_ESP];
     for (uint32_t n = 1; n <= PUSHED_MAX; n++) {
         struct mmu_page p;
-        if (!mmu_probe(&m->vm, gva(esp - n), &p) || !machine_is_ram(m, p.page.v >> 12))
+        uint32_t frame = mmu_probe(&m->vm, gva(esp - n), &p) ? vm_frame(&m->vm, p.page.v, true) : VM_NO_FRAME;
+        uint64_t at = ((uint64_t)frame << 12) + ((esp - n) & PAGE_MASK_);
+        if (frame == VM_NO_FRAME)
             continue;
-        uint64_t at = p.page.v + ((esp - n) & PAGE_MASK_);
-        m->vm.ram[at] = *vm_ram(&m->vm, at);
+        m->vm.ram[at] = *vm_view(&m->vm, at);
     }
 }
 

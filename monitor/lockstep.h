@@ -28,6 +28,8 @@ void lockstep_alone(struct machine *m, enum run_alone why);
 void lockstep_alone_state(struct machine *m, uint64_t n);
 /* The guest is idle: if its clock goes by instructions, it jumps to the next deadline. False: it does not, or there is none. */
 bool lockstep_idle(struct machine *m);
+/* While m->stepping: RAM has been written by others than the emulator (a restart). */
+void lockstep_resync(struct machine *m);
 /* While m->slow_clock. */
 uint64_t lockstep_guest_ns(const struct machine *m);
 

@@ -199,8 +199,11 @@ static void shutdown(struct machine *m)
 static void service_events(struct machine *m)
 {
     m->vm.cpu->host_event = 0;
-    if (m->restart && !m->ended)
+    if (m->restart && !m->ended) {
         firmware_restart(m);
+        if (m->stepping)
+            lockstep_resync(m);
+    }
     uint8_t was = vm_doing(&m->vm, RUN_DOING_DEVICES);
     if (m->out_len)
         machine_flush_output(m);
