@@ -31,6 +31,7 @@
 /* Bits of a paging entry whose change makes a mapping wrong: P, R/W, U/S, PS, frame, NX. Accessed and dirty
  * only when they were cleared. */
 #define ENTRY_KEY (~0xF78ull)
+#define ENTRY_RW  (1ull << 1)
 #define ENTRY_A   (1ull << 5)
 #define ENTRY_D   (1ull << 6)
 
@@ -302,6 +303,52 @@ static uint64_t directory_entry(const struct machine *m, uint32_t a)
     return read_entry(m, (pdpte & 0xFFFFFF000ull) + ((a >> 21) & 511) * 8, true);
 }
 
+/* The rights the host mapping may have for a walked page. */
+static bool may_write(const struct machine *m, const struct window *w, const struct mmu_page *p, uint32_t frame)
+{
+    if (m->vm.code_pages[frame] || !(p->dirty || !paging_on(m)) || vm_frame(&m->vm, p->page.v, true) != frame)
+        return false;
+    return p->writable || (!w->user && !(m->vm.cpu->cr0 & CPU_CR0_WP));
+}
+
+/* What an entry that changed means for its page's mapping. */
+enum change { KEEP, READ_ONLY, WRITABLE, DROP };
+
+/* Only R/W differs, or D was cleared: the page stays, with other rights. Kernels write-protect pages for fork() and give the right back when
+ * nobody shares them any more; a mapping made again costs a host fault each time. */
+static enum change change_of(struct machine *m, const struct window *w, const struct region *r, unsigned page, uint64_t e)
+{
+    uint64_t was = r->entry[page];
+    struct mmu_page p;
+    if (entry_same(was, e) && !((was ^ e) & ENTRY_D))
+        return KEEP;
+    if (((was ^ e) & ENTRY_KEY & ~(ENTRY_A | ENTRY_D | ENTRY_RW)) || !(e & ENTRY_A) || !(r->state[page] & (PAGE_READ | PAGE_WRITE)) ||
+        !mmu_probe(&m->vm, gva((r->index * REGION_PAGES + page) * PAGE_SIZE_), &p) ||
+        vm_frame(&m->vm, p.page.v, false) != r->pfn[page])
+        return entry_same(was, e) ? KEEP : DROP;
+    bool write = may_write(m, w, &p, r->pfn[page]);
+    return write == !!(r->state[page] & PAGE_WRITE) ? KEEP : write ? WRITABLE : READ_ONLY;
+}
+
+/* The same change for pages [first, last), with one host call. Pages to be dropped may have unmapped ones between them; others are
+ * neighbours. */
+static void apply_change(struct machine *m, struct window *w, struct region *r, enum change c, unsigned first, unsigned last)
+{
+    if (c == KEEP)
+        return;
+    if (c != DROP) {
+        COUNT(m, MPROTECTS);
+        COUNT_ADD(m, RIGHTS_COMPARE, last - first);
+        if (mprotect(w->base + (uint64_t)(r->index * REGION_PAGES + first) * PAGE_SIZE_, (uint64_t)(last - first) * PAGE_SIZE_,
+                     c == WRITABLE ? PROT_READ | PROT_WRITE : PROT_READ) == 0) {
+            for (unsigned i = first; i < last; i++)
+                r->state[i] = (uint8_t)((r->state[i] & ~PAGE_WRITE) | (c == WRITABLE ? PAGE_WRITE : 0));
+            return;
+        }
+    }
+    drop_range(m, w, r, first, last);
+}
+
 static void compare_half(struct machine *m, struct window *w, struct region *r, unsigned half, bool pae)
 {
     unsigned pages = pae ? 512 : 1024, first = half * pages;
@@ -317,32 +364,35 @@ static void compare_half(struct machine *m, struct window *w, struct region *r, 
     if (large)
         return;
     uint64_t table = pde & 0xFFFFFF000ull;
-    const uint8_t *now = vm_readable(&m->vm, table);
-    if (!now)
+    if (table + PAGE_SIZE_ > m->vm.ram_bytes)
         return;
+    const uint8_t *now = m->vm.ram + table;
     if (r->copy[half] && r->table_gpa[half] == table && !memcmp(r->copy[half], now, PAGE_SIZE_))
         return;
-    unsigned run = pages,
-             last = 0; /* pages [run, last) are to be dropped; unmapped ones between do not split it */
-    for (unsigned i = 0; i < pages; i++) {
-        if (!r->state[first + i])
-            continue;
-        uint64_t e =
-            pae ? ((const uint64_t *)(const void *)now)[i] : ((const uint32_t *)(const void *)now)[i];
-        if (!entry_same(r->entry[first + i], e)) {
-            COUNT(m, DROP_COMPARE);
-            if (run == pages)
-                run = i;
-            last = i + 1;
+    enum change run = KEEP;
+    unsigned begin = first, last = first; /* pages [begin, last) are to be changed likewise */
+    for (unsigned i = first; i < first + pages; i++) {
+        if (!r->state[i]) {
+            if (run != DROP && run != KEEP) {
+                apply_change(m, w, r, run, begin, last);
+                run = KEEP;
+            }
             continue;
         }
-        r->entry[first + i] = e;
-        if (run != pages)
-            drop_range(m, w, r, first + run, first + last);
-        run = pages;
+        uint64_t e = pae ? ((const uint64_t *)(const void *)now)[i - first] : ((const uint32_t *)(const void *)now)[i - first];
+        enum change c = change_of(m, w, r, i, e);
+        if (c == DROP)
+            COUNT(m, DROP_COMPARE);
+        else
+            r->entry[i] = e;
+        if (c != run) {
+            apply_change(m, w, r, run, begin, last);
+            run = c;
+            begin = i;
+        }
+        last = i + 1;
     }
-    if (run != pages)
-        drop_range(m, w, r, first + run, first + last);
+    apply_change(m, w, r, run, begin, last);
     if (!r->copy[half])
         r->copy[half] = malloc(PAGE_SIZE_);
     if (r->copy[half]) {
@@ -568,14 +618,6 @@ static bool map_host(struct machine *m, struct window *w, uint32_t lin, uint32_t
         COUNT(m, WINDOW_EVICTIONS);
     }
     return false;
-}
-
-/* The rights the host mapping may have for a walked page. */
-static bool may_write(const struct machine *m, const struct window *w, const struct mmu_page *p, uint32_t frame)
-{
-    if (m->vm.code_pages[frame] || !(p->dirty || !paging_on(m)) || vm_frame(&m->vm, p->page.v, true) != frame)
-        return false;
-    return p->writable || (!w->user && !(m->vm.cpu->cr0 & CPU_CR0_WP));
 }
 
 /* True if linear page lin could share a mapping call with a neighbour that maps pfn with these rights. */
