@@ -275,6 +275,26 @@ static uint8_t fold(uint32_t f)
     return (uint8_t)((f & (CPU_ARITH & 0xFF)) | (f & CPU_OF ? 2 : 0));
 }
 
+/* Instructions that can raise no exception: those on registers alone, and direct branches. Others show the flags to the
+ * handler, even those they would overwrite. */
+static bool cannot_fault(const struct scan_insn *i)
+{
+    unsigned op = i->opcode;
+
+    if (i->cls == SCAN_CLASS_BRANCH)
+        return i->flow == SCAN_FLOW_JCC || i->flow == SCAN_FLOW_JMP;
+    if (i->cls != SCAN_CLASS_PLAIN)
+        return false;
+    if (i->map == SCAN_MAP_0F && (op == 0x0D || (op >= 0x18 && op <= 0x1F))) /* hints */
+        return true;
+    if (scan_has_mem(i))
+        return i->map == SCAN_MAP_1B && op == 0x8D; /* LEA */
+    if (i->map != SCAN_MAP_1B)
+        return true;
+    return !(op >= 0x50 && op <= 0x5F) && op != 0x68 && op != 0x6A && op != 0x8F && !(op >= 0xA0 && op <= 0xA3) && /* stack, moffs */
+           op != 0xC8 && op != 0xC9 && op != 0xD7 && !((op & 0xFE) == 0xF6 && scan_modrm_reg(i) >= 6) && op != 0xFF;
+}
+
 static void compute_liveness(struct context *c)
 {
     for (unsigned n = c->page->count; n-- > 0;) {
@@ -287,7 +307,7 @@ static void compute_liveness(struct context *c)
             out = live_at(c, i->target, n);
         if (i->flow == SCAN_FLOW_JCC)
             out |= live_at(c, i->target, n);
-        c->live[n] = (uint8_t)(fold(i->flags_read) | (out & ~fold(i->flags_written)));
+        c->live[n] = (uint8_t)(cannot_fault(i) ? fold(i->flags_read) | (out & ~fold(i->flags_written)) : 0xFF);
     }
 }
 
