@@ -7,8 +7,10 @@
  * buffer; the guest's rights are checked before anything executes.
  *
  * Exceptions: x87 ones stay pending in FSW.ES as on hardware (no host trap: the thunk ends with FNINIT, which
- * does not wait) and are checked before each waiting instruction. SIMD ones are masked while executing; if a
- * flag that the guest leaves unmasked comes up, the old state is put back and #XM raised.
+ * does not wait) and are checked before each waiting instruction. SIMD ones that the guest leaves unmasked trap on the
+ * host too, whose flags are then the guest's: which of them are set depends on the processor in ways that a masked run does not
+ * show (an underflow that is exact, an overflow that would be). emu_fpu_trap() goes on behind the instruction. Where nobody
+ * catches the signal (emu_fpu_catch()), they are masked and the flags looked at afterwards, which is right but for those.
  *
  * The last instruction and data pointers are kept by this file in the image's FIP/FDP fields (selector in
  * bits 32..47) with a copy in the bytes that FXSAVE leaves to software. If both differ, translated code ran
@@ -23,6 +25,7 @@
 
 #define SLOT_SIZE  96u
 #define SLOT_COUNT 2048u
+#define INSN_AT    17u /* in a slot: behind what loads the state */
 
 struct call {
     uint8_t fx[512] __attribute__((aligned(64)));
@@ -34,6 +37,9 @@ typedef void thunk_fn(struct call *c, void *mem);
 struct thunks {
     uint8_t *rw, *rx;
     uint64_t key[SLOT_COUNT];
+    uint8_t insn_len[SLOT_COUNT];
+    bool caught;           /* somebody takes the signal of an unmasked SIMD exception to emu_fpu_trap() */
+    volatile bool trapped; /* it came */
 };
 static _Thread_local struct thunks thunks;
 
@@ -62,6 +68,22 @@ static bool thunks_ready(void)
 void emu_fpu_prepare(void)
 {
     (void)thunks_ready();
+}
+
+void emu_fpu_catch(bool caught)
+{
+    thunks.caught = caught;
+}
+
+bool emu_fpu_trap(uint64_t rip, uint64_t *next)
+{
+    struct thunks *t = &thunks;
+    uint64_t off = rip - (uint64_t)(uintptr_t)t->rx;
+    if (!t->rx || off >= SLOT_SIZE * SLOT_COUNT || off % SLOT_SIZE != INSN_AT)
+        return false;
+    t->trapped = true;
+    *next = rip + t->insn_len[off / SLOT_SIZE];
+    return true;
 }
 
 static uint8_t *emit(uint8_t *p, const void *bytes, unsigned n)
@@ -99,6 +121,7 @@ static thunk_fn *thunk_for(const uint8_t *insn, unsigned len)
     if (t->key[slot] != key) {
         write_thunk(t->rw + slot * SLOT_SIZE, insn, len);
         t->key[slot] = key;
+        t->insn_len[slot] = (uint8_t)len;
     }
     return (thunk_fn *)(void *)(t->rx + slot * SLOT_SIZE);
 }
@@ -120,6 +143,8 @@ enum {
 #define FSW_ES      0x80u
 #define FSW_B       0x8000u
 #define MXCSR_VALID 0xFFFFu
+#define MX_FLAGS    0x3Fu
+#define MX_PRE      7u /* invalid, denormal, divide by zero: found before the computation */
 
 static uint16_t fx16(const struct cpu *c, unsigned off)
 {
@@ -228,27 +253,39 @@ static unsigned encode(const struct dinsn *d, const struct operand *o, uint8_t *
     return n;
 }
 
-/* Runs the thunk on a copy of the state; SIMD exceptions masked. Returns the SIMD flags raised. */
+/* The flags of a masked run that are reported when some of them are not masked for the guest: one found before the computation
+ * keeps it from being done, and its own flags from being set (SDM vol. 1, 11.5.3.2). */
+static uint32_t reported(uint32_t raised, uint32_t unmasked)
+{
+    return raised & unmasked & MX_PRE ? raised & MX_PRE : raised;
+}
+
+/* Runs the thunk on a copy of the state. Returns the unmasked SIMD flags raised; then nothing is to be kept of *k but what
+ * simd_fault() takes. */
 static uint32_t host_run(struct emu *e, const struct dinsn *d, const struct operand *o, struct call *k,
                          void *mem)
 {
     struct cpu *c = e->c;
+    struct thunks *t = &thunks;
     uint8_t bytes[8];
     unsigned gpr = o->gpr == 1 ? d->rm : d->reg, len = encode(d, o, bytes);
     thunk_fn *fn = thunk_for(bytes, len);
-    uint32_t mxcsr = fx32(c, FX_MXCSR) & MXCSR_VALID;
+    uint32_t mxcsr = fx32(c, FX_MXCSR) & MXCSR_VALID, unmasked = ~(mxcsr >> 7) & MX_FLAGS;
     if (!fn)
         emu_ud(e);
     memcpy(k->fx, c->fx, sizeof(k->fx));
     memset(k->fx + FX_FIP, 0, 16);
-    host_store(k->fx + FX_MXCSR, 4, (mxcsr & ~0x3Fu) | 0x1F80);
+    host_store(k->fx + FX_MXCSR, 4, t->caught ? mxcsr : (mxcsr & ~MX_FLAGS) | 0x1F80);
     k->eax = o->gpr ? c->gpr[gpr] : 0;
     k->flags = (c->arith & CPU_ARITH) | CPU_FLAG1;
     k->host_mxcsr = 0x1F80;
+    t->trapped = false;
     fn(k, mem);
-    uint32_t raised = host_load(k->fx + FX_MXCSR, 4) & 0x3F;
+    if (t->caught)
+        return t->trapped ? unmasked : 0;
+    uint32_t raised = reported(host_load(k->fx + FX_MXCSR, 4) & MX_FLAGS, unmasked);
     host_store(k->fx + FX_MXCSR, 4, mxcsr | raised);
-    return raised & ~(mxcsr >> 7) & 0x3F;
+    return raised & unmasked;
 }
 
 static void commit(struct emu *e, const struct dinsn *d, const struct operand *o, const struct call *k)
@@ -262,10 +299,25 @@ static void commit(struct emu *e, const struct dinsn *d, const struct operand *o
     c->arith = (c->arith & CPU_DF) | (k->flags & CPU_ARITH);
 }
 
+/* An MMX instruction: TOP becomes 0, all tags valid; the registers keep their places (SDM vol. 1, 9.6.2). */
+static void enter_mmx(struct cpu *c)
+{
+    unsigned top = fx16(c, FX_FSW) >> 11 & 7;
+    uint8_t st[128];
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(st + 16 * i, c->fx + FX_ST + 16 * ((i - top) & 7), 16);
+    memcpy(c->fx + FX_ST, st, sizeof(st));
+    fx_put(c, FX_FSW, 2, fx16(c, FX_FSW) & ~0x3800u);
+    c->fx[FX_FTW] = 0xFF;
+}
+
+/* What the host has done of the instruction stays: the flags in MXCSR, and the change from x87 to MMX. */
 static void simd_fault(struct emu *e, const struct call *k)
 {
     struct cpu *c = e->c;
-    fx_put(c, FX_MXCSR, 4, host_load(k->fx + FX_MXCSR, 4));
+    struct pointers p = get_pointers(c);
+    memcpy(c->fx, k->fx, FX_XMM);
+    set_pointers(c, p);
     emu_raise(e, c->cr4 & CPU_CR4_OSXMMEXCPT ? CPU_EXC_XM : CPU_EXC_UD, false, 0);
 }
 
@@ -276,10 +328,11 @@ static void run(struct emu *e, const struct dinsn *d, const struct operand *o)
     uint32_t ea = 0;
     if (d->mem) {
         ea = emu_ea(e, d);
-        if (o->aligned && ((e->c->seg[d->seg].base + ea) & 15))
+        uint32_t lin = emu_seg_check(e, d->seg, ea, o->size, o->store);
+        if (o->aligned && (lin & 15))
             emu_gp0(e);
         if (unlikely(e->align) && !o->aligned && o->size < 16)
-            emu_check_align(e, e->c->seg[d->seg].base + ea, o->size);
+            emu_check_align(e, lin, o->size);
         /* What is stored may be read: a store that an unmasked exception suppresses writes the old bytes
          * back. */
         if (o->store)
@@ -663,7 +716,8 @@ static void simd_files(const struct scan_insn *i, bool *xmm, bool *mmx)
     unsigned op = i->opcode, p = prefix_of(i);
     bool map0f = i->map == SCAN_MAP_0F;
     if (map0f && ((op >= 0x2A && op <= 0x2D && p < P_F3 && op != 0x2B) || (op == 0xD6 && p >= P_F3))) {
-        *xmm = *mmx = true; /* conversions and moves between the files */
+        *xmm = true; /* conversions and moves between the files */
+        *mmx = op != 0x2A || i->modrm >= 0xC0; /* no MMX register in CVTPI2PS and CVTPI2PD from memory */
         return;
     }
     *xmm = (map0f && xmm_row(op)) || p != P_NO;
@@ -696,14 +750,8 @@ static void op_maskmov(struct emu *e, const struct dinsn *d)
     for (unsigned i = 0; i < n; i++)
         if (mask[i] & 0x80)
             emu_st(e, seg, (at + i) & d->amask, 1, src[i]);
-    if (!xmm) { /* an MMX instruction: TOP becomes 0, all tags valid; the registers keep their places */
-        uint8_t st[128];
-        for (unsigned i = 0; i < 8; i++)
-            memcpy(st + 16 * i, c->fx + FX_ST + 16 * ((i - top) & 7), 16);
-        memcpy(c->fx + FX_ST, st, sizeof(st));
-        fx_put(c, FX_FSW, 2, fx16(c, FX_FSW) & ~0x3800u);
-        c->fx[FX_FTW] = 0xFF;
-    }
+    if (!xmm)
+        enter_mmx(c);
 }
 
 emu_fn *emu_pick_fpu(const struct scan_insn *i)

@@ -556,6 +556,11 @@ static void op_nop(struct emu *e, const struct dinsn *d)
 {
     (void)e, (void)d;
 }
+/* Faults as a load of one byte does (SDM vol. 2, CLFLUSH); there is no cache to flush. */
+static void op_clflush(struct emu *e, const struct dinsn *d)
+{
+    emu_lin_probe(e, emu_seg_check(e, d->seg, emu_ea(e, d), 1, false), 1, false, e->user);
+}
 static void op_sahf(struct emu *e, const struct dinsn *d)
 {
     (void)d;
@@ -1156,7 +1161,9 @@ static emu_fn *pick_0f(const struct scan_insn *i)
     case 0xAD:
         return PICK(op_shd);
     case 0xAE: /* fences and CLFLUSH; the rest is x87/SSE */
-        return i->cls == SCAN_CLASS_PLAIN ? op_nop : emu_pick_fpu(i);
+        if (i->cls != SCAN_CLASS_PLAIN)
+            return emu_pick_fpu(i);
+        return scan_has_mem(i) ? op_clflush : op_nop;
     case 0xAF:
         return PICK(op_imul2);
     case 0xB0:

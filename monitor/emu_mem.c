@@ -247,7 +247,10 @@ void emu_ld_buf(struct emu *e, unsigned seg, uint32_t off, unsigned len, void *b
 
 void emu_st_probe(struct emu *e, unsigned seg, uint32_t off, unsigned len)
 {
-    emu_lin_probe(e, buf_lin(e, seg, off, len, true), len, true, e->user);
+    uint32_t lin = buf_lin(e, seg, off, len, true);
+    if (unlikely(e->align) && len <= 8)
+        emu_check_align(e, lin, len);
+    emu_lin_probe(e, lin, len, true, e->user);
 }
 
 void emu_st_buf(struct emu *e, unsigned seg, uint32_t off, unsigned len, const void *buf)

@@ -158,6 +158,11 @@ static void settle_fault(int sig, siginfo_t *si, void *context)
     struct machine *m = owner;
     uint64_t rip = (uint64_t)g[REG_RIP], addr = (uint64_t)(uintptr_t)si->si_addr;
     bool descriptor = rip == (uint64_t)(uintptr_t)stub_sreg_load;
+    uint64_t next;
+    if (sig == SIGFPE && emu_fpu_trap(rip, &next)) {
+        g[REG_RIP] = (greg_t)next;
+        return;
+    }
     if (!m || (!in_translated(m, rip) && !descriptor)) {
         die(sig, si, g);
         return;
@@ -443,6 +448,7 @@ bool signals_init(struct machine *m, char *err, size_t err_size)
         return false;
     }
     owner = m;
+    emu_fpu_catch(true);
     struct sigaction sa = {.sa_flags = SA_SIGINFO | SA_ONSTACK};
     sigemptyset(&sa.sa_mask);
     sigaddset(&sa.sa_mask, SIG_TIMER);
@@ -502,6 +508,7 @@ void signals_end(struct machine *m)
         stack_t off = {.ss_flags = SS_DISABLE};
         sigaltstack(&off, NULL);
         munmap(alt_stack, ALT_STACK_BYTES);
+        emu_fpu_catch(false);
         owner = NULL;
     }
 }

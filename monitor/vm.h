@@ -196,6 +196,10 @@ void emu_init(struct vm *vm);
 /* Fixed, named CPU model. */
 void emu_cpuid(const struct cpu *c, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
 #define EMU_CPU_MODEL "atom-d510" /* family 6 model 28 */
+/* Unmasked SIMD exceptions of the instructions that the emulator has the host run come as SIGFPE on its thread. caught: whoever handles that
+ * signal asks emu_fpu_trap() (per thread; off at first). emu_fpu_trap(): was that it? *next is where the host goes on. Async-signal-safe. */
+void emu_fpu_catch(bool caught);
+bool emu_fpu_trap(uint64_t rip, uint64_t *next);
 /* Recomputes seg_base[], seg_window[] selection inputs, seg_sel[] after any change to seg[]; provided by run.c. */
 void vm_segments_changed(struct vm *vm);
 
