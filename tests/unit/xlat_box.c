@@ -10,15 +10,14 @@
 #include <unistd.h>
 #include <ucontext.h>
 
-#define CODE_BYTES 0x400000u
-#define PD         0x3F0000u
-#define PT         0x3F1000u
+#define CODE_BYTES 0x400000u /* of each piece */
+#define PD         0x3F0000u /* page tables follow */
 enum { STOP_SIGNAL = 100, STOP_BREAK = 101 };
 
 struct box box;
-static uint8_t *oracle_ram;
+#define HOT_MAX BOX_LOW_BYTES
 static uint64_t ibtc[16];
-static uint8_t saved_low[2][BOX_LOW_BYTES];
+static uint8_t saved_low[2][HOT_MAX];
 static struct cpu saved_cpu[2];
 static uint8_t saved_break;
 
@@ -76,10 +75,10 @@ static void exchange_halves(greg_t *r)
 }
 
 /* Undoes what the record says, so that the registers are those of a boundary; returns the EIP. */
-static uint32_t apply(const struct xlat_unwound *u, greg_t *g)
+static uint32_t apply(const struct xlat_unwound *u, greg_t *g, uint32_t lin)
 {
     static const int low[4] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX};
-    uint32_t eip = BOX_CODE + (uint32_t)u->guest_rel;
+    uint32_t eip = lin + (uint32_t)u->guest_rel;
 
     switch (u->state) {
     case XLAT_AT_R8_RCX9:
@@ -107,22 +106,37 @@ static uint32_t apply(const struct xlat_unwound *u, greg_t *g)
     return eip;
 }
 
+static struct box_piece *piece_of(uint64_t rip)
+{
+    for (unsigned n = 0; n < BOX_PIECES; n++)
+        if (box.piece[n].live && rip - (uint64_t)(uintptr_t)box.piece[n].code < box.piece[n].verso.code_len)
+            return &box.piece[n];
+    return NULL;
+}
+
 /* Host instructions are let run one by one (TF) while their record says RETRY. */
 static void on_signal(int sig, siginfo_t *si, void *context)
 {
     ucontext_t *uc = context;
     greg_t *g = uc->uc_mcontext.gregs;
-    uint64_t rip = (uint64_t)g[REG_RIP], begin = (uint64_t)(uintptr_t)box.code;
+    uint64_t rip = (uint64_t)g[REG_RIP];
     bool stepping = sig == SIGTRAP && box.break_retry, at_break = sig == SIGTRAP && !stepping;
+    struct box_piece *p;
+    uint64_t next;
     uint32_t off;
 
-    if (at_break && rip - begin == (uint64_t)box.break_at + 1) {
+    if (sig == SIGFPE && emu_fpu_trap(rip, &next)) {
+        g[REG_RIP] = (greg_t)next;
+        return;
+    }
+    if (at_break && box.break_at && rip == (uint64_t)(uintptr_t)box.break_at + 1) {
         rip--;
         g[REG_RIP] = (greg_t)rip;
-        box.code[box.break_at] = saved_break;
+        *box.break_at = saved_break;
         box.break_hit = true;
     }
-    if (rip - begin >= box.verso.code_len) { /* stepped into an exit stub: that is as good */
+    p = piece_of(rip);
+    if (!p) { /* stepped into an exit stub: that is as good */
         if (stepping) {
             g[REG_EFL] &= ~0x100;
             box.break_retry = false;
@@ -131,11 +145,11 @@ static void on_signal(int sig, siginfo_t *si, void *context)
         signal(sig, SIG_DFL);
         return;
     }
-    off = (uint32_t)(rip - begin);
+    off = (uint32_t)(rip - (uint64_t)(uintptr_t)p->code);
     box.fault =
         (struct box_fault){.signal = sig, .address = (uint64_t)(uintptr_t)si->si_addr, .host_off = off};
     box.fault.guard = box.fault.address - (uint64_t)(uintptr_t)box.window >= 1ull << 32;
-    if (!xlat_unwind(box.verso.unwind, box.verso.unwind_len, off, &box.fault.at)) {
+    if (!xlat_unwind(p->verso.unwind, p->verso.unwind_len, off, &box.fault.at)) {
         g[REG_R9] = 200;
         g[REG_RIP] = (greg_t)(uintptr_t)box_leave;
         return;
@@ -147,7 +161,7 @@ static void on_signal(int sig, siginfo_t *si, void *context)
     }
     g[REG_EFL] &= ~0x100;
     box.break_retry = false;
-    g[REG_R8] = apply(&box.fault.at, g);
+    g[REG_R8] = apply(&box.fault.at, g, p->lin);
     g[REG_R9] = sig == SIGTRAP ? STOP_BREAK : STOP_SIGNAL;
     g[REG_RIP] = (greg_t)(uintptr_t)box_leave;
 }
@@ -166,25 +180,46 @@ static void *map(void *at, size_t size, int prot, int flags)
     return p;
 }
 
-static uint8_t *ram_at(uint32_t linear, int fd, int prot, size_t size, uint32_t ram_off)
-{
-    uint8_t *p = mmap(box.window + linear, size, prot, MAP_SHARED | MAP_FIXED, fd, ram_off);
-
-    if (p == MAP_FAILED) {
-        perror("mmap");
-        exit(2);
+static const struct box_range plain_range[] = {
+#define BOX_ALIAS(base)                                                                                      \
+    {base, 0, BOX_LOW_BYTES / 4096, BOX_P | BOX_W | BOX_U},                                                  \
+        {base + BOX_CODE, BOX_CODE, 1, BOX_P | BOX_W | BOX_U},                                               \
+    {                                                                                                        \
+        base + 0x3FF000, BOX_LOW_BYTES - 4096, 1, BOX_P | BOX_W | BOX_U                                      \
     }
-    return p;
+    BOX_ALIAS(0), BOX_ALIAS(0xC0000000u), BOX_ALIAS(0xFFC00000u)};
+static const struct box_map plain_map = {plain_range, sizeof plain_range / sizeof plain_range[0], 0,
+                                         BOX_LOW_BYTES};
+
+static int host_rights(uint32_t rights, bool user)
+{
+    if (!(rights & BOX_P) || (user && !(rights & BOX_U)))
+        return PROT_NONE;
+    return rights & BOX_W ? PROT_READ | PROT_WRITE : PROT_READ;
 }
 
-static void map_window(int fd)
+static void map_window(void)
 {
-    static const uint32_t base[3] = {0, 0xC0000000u, 0xFFC00000u};
+    for (unsigned n = 0; n < box.map->count; n++) {
+        const struct box_range *r = &box.map->range[n];
+        void *p = mmap(box.window + r->linear, r->pages * 4096, host_rights(r->rights, false),
+                       MAP_SHARED | MAP_FIXED, box.ram_fd, r->ram);
 
-    for (unsigned n = 0; n < 3; n++) {
-        ram_at(base[n], fd, PROT_READ | PROT_WRITE, BOX_LOW_BYTES, 0);
-        ram_at(base[n] + BOX_CODE, fd, PROT_READ | PROT_WRITE, 4096, BOX_CODE);
-        ram_at(base[n] + 0x3FF000, fd, PROT_READ | PROT_WRITE, 4096, BOX_LOW_BYTES - 4096);
+        if (p == MAP_FAILED) {
+            perror("mmap");
+            exit(2);
+        }
+    }
+}
+
+void box_set_user(bool user)
+{
+    for (unsigned n = 0; n < box.map->count; n++) {
+        const struct box_range *r = &box.map->range[n];
+
+        if (!(r->rights & BOX_U) &&
+            mprotect(box.window + r->linear, r->pages * 4096, host_rights(r->rights, user)))
+            perror("mprotect");
     }
 }
 
@@ -195,14 +230,24 @@ static void put_32(uint8_t *p, uint32_t v)
 
 static void page_tables(uint8_t *ram)
 {
-    static const unsigned pde[3] = {0, 0x300, 0x3FF};
+    uint32_t next = PD + 4096;
 
-    for (unsigned n = 0; n < 3; n++)
-        put_32(ram + PD + 4 * pde[n], PT | 0x67);
-    for (uint32_t page = 0; page < BOX_LOW_BYTES / 4096; page++)
-        put_32(ram + PT + 4 * page, page << 12 | 0x67);
-    put_32(ram + PT + 4 * (BOX_CODE >> 12), BOX_CODE | 0x67);
-    put_32(ram + PT + 4 * 0x3FF, (BOX_LOW_BYTES - 4096) | 0x67);
+    for (unsigned n = 0; n < box.map->count; n++) {
+        const struct box_range *r = &box.map->range[n];
+
+        for (uint32_t page = 0; page < r->pages; page++) {
+            uint32_t lin = r->linear + page * 4096, pde;
+
+            memcpy(&pde, ram + PD + (lin >> 22) * 4, 4);
+            if (!pde) {
+                pde = next | 0x67;
+                next += 4096;
+                put_32(ram + PD + (lin >> 22) * 4, pde);
+            }
+            put_32(ram + (pde & ~0xFFFu) + (lin >> 12 & 0x3FF) * 4,
+                   (r->ram + page * 4096) | 0x60 | r->rights);
+        }
+    }
 }
 
 static struct vm *make_vm(uint8_t *ram)
@@ -227,32 +272,41 @@ static void install(int sig)
 
 void box_init(void)
 {
-    stack_t alt = {.ss_size = 1 << 16};
-    uint8_t *area = map(NULL, 48ull << 30, PROT_NONE, MAP_NORESERVE);
-    int fd = memfd_create("box", 0);
+    box_init_with(&plain_map);
+}
 
+void box_init_with(const struct box_map *box_map)
+{
+    stack_t alt = {.ss_size = 1 << 16};
+    uint8_t *area = map(NULL, 64ull << 30, PROT_NONE, MAP_NORESERVE);
+
+    box.map = box_map;
+    box.ram_fd = memfd_create("box", 0);
     alt.ss_sp = map(NULL, alt.ss_size, PROT_READ | PROT_WRITE, 0);
-    if (fd < 0 || ftruncate(fd, BOX_RAM_BYTES) || sigaltstack(&alt, NULL))
+    if (box.ram_fd < 0 || ftruncate(box.ram_fd, BOX_RAM_BYTES) || sigaltstack(&alt, NULL) ||
+        box_map->hot_bytes > HOT_MAX)
         exit(2);
     box.window = (uint8_t *)(((uintptr_t)area + (6ull << 30) - 1) & ~((1ull << 32) - 1));
-    map_window(fd);
-    box.ram = mmap(NULL, BOX_RAM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    oracle_ram = map(NULL, BOX_RAM_BYTES, PROT_READ | PROT_WRITE, 0);
-    box.code = map(NULL, CODE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC, 0);
+    map_window();
+    box.ram = mmap(NULL, BOX_RAM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, box.ram_fd, 0);
+    box.oracle_ram = map(NULL, BOX_RAM_BYTES, PROT_READ | PROT_WRITE, 0);
+    for (unsigned n = 0; n < BOX_PIECES; n++) {
+        box.piece[n].code = map(NULL, CODE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC, 0);
+        xlat_verso_init(&box.piece[n].verso);
+    }
     page_tables(box.ram);
-    page_tables(oracle_ram);
+    page_tables(box.oracle_ram);
     box.vm = make_vm(box.ram);
-    box.oracle = make_vm(oracle_ram);
+    box.oracle = make_vm(box.oracle_ram);
     box.cpu = box.vm->cpu;
     box.page = calloc(1, sizeof *box.page);
     box.options = xlat_host_options();
-    box.break_at = -1;
-    xlat_verso_init(&box.verso);
     install(SIGSEGV);
     install(SIGTRAP);
     install(SIGFPE);
     install(SIGILL);
     install(SIGBUS);
+    emu_fpu_catch(true);
 }
 
 static uint32_t seed_state;
@@ -265,19 +319,27 @@ uint32_t box_random(void) /* xorshift32 */
     return seed_state;
 }
 
+void box_segments(struct cpu *c)
+{
+    for (unsigned s = 0; s < 6; s++) {
+        const struct cpu_seg *g = &c->seg[s];
+        bool plain = !g->unusable && g->limit == 0xFFFFFFFFu && (g->attr & 0x1E) == 0x12;
+
+        c->seg_base[s] = g->base;
+        c->seg_sel[s] = g->sel;
+        c->seg_window[s] = (uint64_t)(uintptr_t)(plain ? box.window : box.window + (40ull << 30));
+    }
+}
+
 static void flat_segments(struct cpu *c)
 {
     for (unsigned s = 0; s < 6; s++) {
         c->seg[s] = (struct cpu_seg){0, 0xFFFFFFFFu, (uint16_t)(0x10 + 8 * s), 0xC093, 0};
-        c->seg_window[s] = (uint64_t)(uintptr_t)box.window;
     }
     c->seg[SCAN_CS].attr = 0xC09B;
     c->seg[SCAN_FS].base = BOX_FS;
     c->seg[SCAN_GS].base = 0xC0000000u + BOX_DATA;
-    for (unsigned s = 0; s < 6; s++) {
-        c->seg_base[s] = c->seg[s].base;
-        c->seg_sel[s] = c->seg[s].sel;
-    }
+    box_segments(c);
 }
 
 static void plain_fx(struct cpu *c)
@@ -292,26 +354,33 @@ static void plain_fx(struct cpu *c)
         c->fx[160 + n] = (uint8_t)box_random();
 }
 
-void box_reset(uint32_t seed)
+void box_connect(struct cpu *c)
 {
     static void *const stub[] = {box_exit_emulate,  box_exit_lookup, box_exit_miss, box_exit_rescan,
                                  box_exit_straddle, box_exit_sti,    box_exit_poll, box_exit_step};
-    struct cpu *c = box.cpu;
 
-    seed_state = seed * 2654435761u | 1;
-    for (unsigned n = 0; n < BOX_LOW_BYTES; n += 4)
-        put_32(box.ram + n, box_random());
-    memset(c, 0, sizeof *c);
     for (unsigned n = 0; n < XLAT_STUB_COUNT; n++)
-        c->stub[n] = (uint64_t)(uintptr_t)(n <= XLAT_STUB_STEP                           ? stub[n]
-                                           : n == XLAT_STUB_SREG || n == XLAT_STUB_CPUID ? (void *)box_exit_called
-                                                                                         : box_exit_emulate);
+        c->stub[n] =
+            (uint64_t)(uintptr_t)(n <= XLAT_STUB_STEP                           ? stub[n]
+                                  : n == XLAT_STUB_SREG || n == XLAT_STUB_CPUID ? (void *)box_exit_called
+                                                                                : box_exit_emulate);
     for (unsigned n = 0; n < 16; n++)
         ibtc[n] = (uint64_t)(uintptr_t)box_exit_lookup;
     c->ibtc = (uint64_t)(uintptr_t)ibtc;
     c->ibtc_mask = 15;
     c->mask_host_flags = CPU_HOST_FLAGS;
     c->mask_if = CPU_IF;
+}
+
+void box_reset(uint32_t seed)
+{
+    struct cpu *c = box.cpu;
+
+    seed_state = seed * 2654435761u | 1;
+    for (unsigned n = 0; n < box.map->hot_bytes; n += 4)
+        put_32(box.ram + box.map->hot + n, box_random());
+    memset(c, 0, sizeof *c);
+    box_connect(c);
     c->a20_mask = 0xFFFFFFFFu;
     c->cr0 = CPU_CR0_PE | CPU_CR0_PG | CPU_CR0_NE | CPU_CR0_WP | CPU_CR0_ET | CPU_CR0_MP;
     c->cr3 = PD;
@@ -321,7 +390,7 @@ void box_reset(uint32_t seed)
     cpu_set_eflags(c, CPU_FLAG1);
     c->gpr[CPU_ESP] = BOX_STACK;
     c->eip = BOX_CODE;
-    memcpy(oracle_ram, box.ram, BOX_LOW_BYTES);
+    memcpy(box.oracle_ram + box.map->hot, box.ram + box.map->hot, box.map->hot_bytes);
     box_copy_cpu();
 }
 
@@ -334,20 +403,49 @@ void box_copy_cpu(void)
 
 void box_save(void)
 {
-    memcpy(saved_low[0], box.ram, BOX_LOW_BYTES);
-    memcpy(saved_low[1], oracle_ram, BOX_LOW_BYTES);
+    memcpy(saved_low[0], box.ram + box.map->hot, box.map->hot_bytes);
+    memcpy(saved_low[1], box.oracle_ram + box.map->hot, box.map->hot_bytes);
     saved_cpu[0] = *box.cpu;
     saved_cpu[1] = *box.oracle->cpu;
 }
 
 void box_restore(void)
 {
-    memcpy(box.ram, saved_low[0], BOX_LOW_BYTES);
-    memcpy(oracle_ram, saved_low[1], BOX_LOW_BYTES);
+    memcpy(box.ram + box.map->hot, saved_low[0], box.map->hot_bytes);
+    memcpy(box.oracle_ram + box.map->hot, saved_low[1], box.map->hot_bytes);
     *box.cpu = saved_cpu[0];
     *box.oracle->cpu = saved_cpu[1];
     mmu_flush_tlb(box.vm);
     mmu_flush_tlb(box.oracle);
+}
+
+/* The scanned page into piece n. */
+static bool place(unsigned n, uint32_t lin)
+{
+    struct box_piece *p = &box.piece[n];
+
+    p->live = false;
+    if (xlat_translate(box.page, box.mode, box.options, &p->verso) != XLAT_OK ||
+        p->verso.code_len > CODE_BYTES)
+        return false;
+    memcpy(p->code, p->verso.code, p->verso.code_len);
+    for (uint32_t k = 0; k < p->verso.reloc_count; k++) {
+        uint8_t *field = p->code + p->verso.relocs[k].host_off;
+        uint32_t v;
+
+        memcpy(&v, field, 4);
+        put_32(field, v + lin);
+    }
+    p->lin = lin;
+    p->live = true;
+    return true;
+}
+
+bool box_translate(const uint16_t *entries, size_t n_entries)
+{
+    box.piece[1].live = box.piece[2].live = false;
+    scan_page(box.ram + BOX_CODE, 32, entries, n_entries, box.page);
+    return place(0, BOX_CODE);
 }
 
 bool box_load(const uint8_t *code, size_t len, const uint16_t *entries, size_t n_entries)
@@ -360,20 +458,8 @@ bool box_load(const uint8_t *code, size_t len, const uint16_t *entries, size_t n
     memcpy(box.ram + BOX_CODE, code, len);
     if (len < 4096)
         box.ram[BOX_CODE + len] = 0xF4;
-    memcpy(oracle_ram + BOX_CODE, box.ram + BOX_CODE, 4096);
-    scan_page(box.ram + BOX_CODE, 32, n_entries ? entries : &zero, n_entries ? n_entries : 1, box.page);
-    if (xlat_translate(box.page, box.mode, box.options, &box.verso) != XLAT_OK ||
-        box.verso.code_len > CODE_BYTES)
-        return false;
-    memcpy(box.code, box.verso.code, box.verso.code_len);
-    for (uint32_t n = 0; n < box.verso.reloc_count; n++) {
-        uint8_t *field = box.code + box.verso.relocs[n].host_off;
-        uint32_t v;
-
-        memcpy(&v, field, 4);
-        put_32(field, v + BOX_CODE);
-    }
-    return true;
+    memcpy(box.oracle_ram + BOX_CODE, box.ram + BOX_CODE, 4096);
+    return box_translate(n_entries ? entries : &zero, n_entries ? n_entries : 1);
 }
 
 /* --- running
@@ -384,12 +470,49 @@ static bool step_emulator(struct vm *vm)
     return emu_step(vm) == EMU_OK;
 }
 
+static int32_t entry_in(const struct box_piece *p, uint32_t eip)
+{
+    return p->live && eip - p->lin < 4096 ? xlat_entry(p->verso.unwind, p->verso.unwind_len, eip - p->lin)
+                                          : -1;
+}
+
+/* The page behind the code page, as far as the map has one. */
+static bool is_second(uint32_t eip)
+{
+    for (unsigned n = 0; n < box.map->count; n++) {
+        const struct box_range *r = &box.map->range[n];
+
+        if (r->linear <= BOX_CODE && r->linear + r->pages * 4096 > BOX_CODE + 4096)
+            return eip - (BOX_CODE + 4096) < 4096;
+    }
+    return false;
+}
+
 static const uint8_t *host_entry(uint32_t eip)
 {
-    int32_t off =
-        eip - BOX_CODE < 4096 ? xlat_entry(box.verso.unwind, box.verso.unwind_len, eip - BOX_CODE) : -1;
+    unsigned n = is_second(eip);
+    uint16_t off = eip & 0xFFF;
+    int32_t at = entry_in(&box.piece[n], eip);
 
-    return off < 0 ? NULL : box.code + off;
+    if (at < 0 && n) {
+        scan_page(box.ram + BOX_CODE + 4096, 32, &off, 1, box.page);
+        if (place(n, BOX_CODE + 4096))
+            at = entry_in(&box.piece[n], eip);
+    }
+    return at < 0 ? NULL : box.piece[n].code + at;
+}
+
+/* An instruction that runs into the page behind the code page. */
+static const uint8_t *unit_entry(uint32_t eip)
+{
+    int32_t at;
+
+    if (!is_second(eip + SCAN_INSN_MAX_LEN) ||
+        scan_unit(box.ram + eip, SCAN_INSN_MAX_LEN, eip & 0xFFF, 32, box.page) != SCAN_OK ||
+        !place(2, eip & ~0xFFFu))
+        return NULL;
+    at = entry_in(&box.piece[2], eip);
+    return at < 0 ? NULL : box.piece[2].code + at;
 }
 
 static bool inside_page(uint32_t eip)
@@ -399,27 +522,31 @@ static bool inside_page(uint32_t eip)
 
 static bool at_hlt(const uint8_t *ram, uint32_t eip)
 {
-    return eip - BOX_CODE < 4096 && ram[eip] == 0xF4;
+    return eip - BOX_CODE < 2 * 4096 && ram[eip] == 0xF4 && eip != box.stop_not;
 }
 
 static void plant(void)
 {
-    if (box.break_at < 0)
+    if (!box.break_at)
         return;
-    saved_break = box.code[box.break_at];
-    box.code[box.break_at] = 0xCC;
+    saved_break = *box.break_at;
+    *box.break_at = 0xCC;
 }
 
 enum box_stop box_run(unsigned limit)
 {
     struct cpu *c = box.cpu;
+    const uint8_t *entry = NULL;
 
     box.break_hit = box.break_retry = false;
     plant();
     for (unsigned n = 0; n < limit; n++) {
-        const uint8_t *entry = host_entry(c->eip);
         uint32_t why;
 
+        if (!entry)
+            entry = host_entry(c->eip);
+        if (!entry && at_hlt(box.ram, c->eip))
+            return BOX_HLT;
         if (!entry && inside_page(c->eip)) { /* ESP is not in place there: as the monitor does it */
             if (!step_emulator(box.vm))
                 return BOX_SHUTDOWN;
@@ -430,6 +557,7 @@ enum box_stop box_run(unsigned limit)
             return BOX_OUTSIDE;
         box.entered++;
         why = box_enter(c, entry, (uint64_t)(uintptr_t)box.window);
+        entry = NULL;
         if (why == STOP_SIGNAL && box.fault.signal == SIGSEGV && box.fault.guard &&
             box.fault.at.state != XLAT_RETRY) {
             if (!step_emulator(box.vm)) /* an address sum that left the window: as the monitor does it */
@@ -441,6 +569,8 @@ enum box_stop box_run(unsigned limit)
             return BOX_FAULT;
         if (why == 200)
             return BOX_NO_RECORD;
+        if (why == XLAT_STUB_STRADDLE && !(entry = unit_entry(c->eip)))
+            why = XLAT_STUB_EMULATE;
         if (why != XLAT_STUB_EMULATE)
             continue;
         if (at_hlt(box.ram, c->eip))
@@ -457,7 +587,7 @@ enum box_stop box_run_oracle(unsigned limit)
     struct cpu *c = box.oracle->cpu;
 
     for (unsigned n = 0; n < limit; n++) {
-        if (at_hlt(oracle_ram, c->eip))
+        if (at_hlt(box.oracle_ram, c->eip))
             return BOX_HLT;
         if (!step_emulator(box.oracle))
             return BOX_SHUTDOWN;
@@ -510,10 +640,11 @@ const char *box_compare(void)
                  cpu_eflags(b));
         return text;
     }
-    for (uint32_t n = memcmp(box.ram, oracle_ram, BOX_LOW_BYTES) ? 0 : BOX_LOW_BYTES; n < BOX_LOW_BYTES; n++)
-        if (box.ram[n] != oracle_ram[n]) {
+    uint32_t from = box.map->hot, to = from + box.map->hot_bytes;
+    for (uint32_t n = memcmp(box.ram + from, box.oracle_ram + from, to - from) ? from : to; n < to; n++)
+        if (box.ram[n] != box.oracle_ram[n]) {
             snprintf(text, sizeof text, "memory at %05x is %02x, should be %02x", n, box.ram[n],
-                     oracle_ram[n]);
+                     box.oracle_ram[n]);
             return text;
         }
     fx = compare_fx(a, b);
@@ -524,18 +655,29 @@ const char *box_compare(void)
 
 void box_revoke(uint32_t linear, bool revoke)
 {
-    if (mprotect(box.window + (linear & ~0xFFFu), 4096, revoke ? PROT_NONE : PROT_READ | PROT_WRITE))
-        perror("mprotect");
+    uint32_t page = linear & ~0xFFFu;
+
+    for (unsigned n = 0; n < box.map->count; n++) {
+        const struct box_range *r = &box.map->range[n];
+
+        if (page - r->linear < r->pages * 4096 &&
+            mprotect(box.window + page, 4096,
+                     revoke ? PROT_NONE : host_rights(r->rights, box.mode & XLAT_MODE_USER)))
+            perror("mprotect");
+    }
 }
 
+/* Every page that shows what tests change. */
 static void revoke_all(bool revoke)
 {
-    static const uint32_t base[3] = {0, 0xC0000000u, 0xFFC00000u};
+    for (unsigned n = 0; n < box.map->count; n++) {
+        const struct box_range *r = &box.map->range[n];
+        bool user = box.mode & XLAT_MODE_USER;
 
-    for (unsigned n = 0; n < 3; n++) {
-        if (mprotect(box.window + base[n], BOX_LOW_BYTES, revoke ? PROT_NONE : PROT_READ | PROT_WRITE))
+        if (r->ram + r->pages * 4096 > box.map->hot && r->ram < box.map->hot + box.map->hot_bytes &&
+            mprotect(box.window + r->linear, r->pages * 4096,
+                     revoke ? PROT_NONE : host_rights(r->rights, user)))
             perror("mprotect");
-        box_revoke(base[n] + 0x3FF000, revoke);
     }
 }
 
@@ -544,54 +686,75 @@ static void revoke_all(bool revoke)
 
 static char trouble[400];
 
-static void set_break(uint32_t off)
-{
-    box_restore();
-    box.break_at = (int32_t)off;
-}
-
-static const char *interrupt_at(uint32_t off)
+static const char *interrupt_at(uint8_t *at)
 {
     enum box_stop stop;
     const char *diff;
+    long off = at - box.piece[0].code;
 
-    set_break(off);
+    box_restore();
+    box.break_at = at;
     stop = box_run(100000);
-    box.break_at = -1;
+    box.break_at = NULL;
     if (!box.break_hit) {
-        box.code[off] = saved_break;
+        *at = saved_break;
         return NULL;
     }
     if (stop == BOX_FAULT && box.fault.signal == SIGTRAP)
         stop = box_run(100000);
     if (stop != BOX_HLT) {
-        snprintf(trouble, sizeof trouble, "stopped at host %u, then: stop %d signal %d at host %u", off, stop,
-                 box.fault.signal, box.fault.host_off);
+        snprintf(trouble, sizeof trouble, "stopped at host %ld, then: stop %d signal %d at host %u", off,
+                 stop, box.fault.signal, box.fault.host_off);
         return trouble;
     }
     if (box_run_oracle(100000) != BOX_HLT)
         return "the emulator does not reach the end";
     diff = box_compare();
     if (diff)
-        snprintf(trouble, sizeof trouble, "stopped at host %u (state %d, guest %d): %s", off,
+        snprintf(trouble, sizeof trouble, "stopped at host %ld (state %d, guest %d): %s", off,
                  box.fault.at.state, box.fault.at.guest_rel, diff);
     return diff ? trouble : NULL;
 }
 
-const char *box_interrupt_everywhere(unsigned *points)
+static const char *interrupt_piece(struct box_piece *p, uint32_t from, uint32_t to, unsigned *points)
 {
     ZydisDecoder decoder;
     ZydisDecodedInstruction insn;
     const char *why = NULL;
 
     ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-    for (uint32_t off = 0; off < box.verso.code_len && !why; off += insn.length) {
-        if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, NULL, box.code + off,
-                                                        box.verso.code_len - off, &insn)))
+    for (uint32_t off = from; off < to && off < p->verso.code_len && !why; off += insn.length) {
+        if (!ZYAN_SUCCESS(
+                ZydisDecoderDecodeInstruction(&decoder, NULL, p->code + off, p->verso.code_len - off, &insn)))
             return "host code does not decode";
-        why = interrupt_at(off);
+        why = interrupt_at(p->code + off);
         *points += box.break_hit;
     }
+    return why;
+}
+
+const char *box_interrupt_everywhere(unsigned *points)
+{
+    const char *why = NULL;
+
+    for (unsigned n = 0; n < BOX_PIECES && !why; n++)
+        if (box.piece[n].live)
+            why = interrupt_piece(&box.piece[n], 0, UINT32_MAX, points);
+    return why;
+}
+
+const char *box_interrupt_range(uint32_t from, uint32_t to, unsigned *points)
+{
+    struct box_piece *p = &box.piece[0];
+    int32_t first = xlat_entry(p->verso.unwind, p->verso.unwind_len, from);
+    int32_t last = xlat_entry(p->verso.unwind, p->verso.unwind_len, to);
+    const char *why = NULL;
+
+    if (first >= 0)
+        why =
+            interrupt_piece(p, (uint32_t)first, last > first ? (uint32_t)last : (uint32_t)first + 64, points);
+    if (!why && box.piece[2].live)
+        why = interrupt_piece(&box.piece[2], 0, UINT32_MAX, points);
     return why;
 }
 
@@ -603,7 +766,7 @@ static const char *agree_at_fault(void)
 
         if (a->eip == b->eip && !memcmp(a->gpr, b->gpr, sizeof a->gpr) && cpu_eflags(a) == cpu_eflags(b))
             return NULL;
-        if (at_hlt(oracle_ram, b->eip) || !step_emulator(box.oracle))
+        if (at_hlt(box.oracle_ram, b->eip) || !step_emulator(box.oracle))
             break;
     }
     snprintf(trouble, sizeof trouble,

@@ -2,7 +2,8 @@
  *
  * Both sides see the same linear address space: pages 0..3Fh of RAM, the code page at BOX_CODE, and RAM page
  * 3Fh at 3FF000h; the whole of it again at C0000000h and FFC00000h, so that the highest linear page is
- * mapped. FS has base BOX_FS. Paging is on (4 KiB pages), CPL 0.
+ * mapped. FS has base BOX_FS. Paging is on (4 KiB pages), CPL 0. Suites with other needs give a map of their
+ * own (box_init_with()).
  */
 #ifndef VERSO_TESTS_XLAT_BOX_H
 #define VERSO_TESTS_XLAT_BOX_H
@@ -23,39 +24,72 @@ enum box_stop { BOX_HLT, BOX_FAULT, BOX_OUTSIDE, BOX_SHUTDOWN, BOX_LIMIT, BOX_NO
 struct box_fault {
     int signal;
     uint64_t address;  /* si_addr */
-    uint32_t host_off; /* in the verso */
+    uint32_t host_off; /* in the verso of its piece */
     bool guard;        /* address is outside the 4 GiB of the window */
     struct xlat_unwound at;
 };
 
+/* Linear pages and the RAM they show. */
+enum { BOX_P = 1, BOX_W = 2, BOX_U = 4 }; /* as in a paging entry */
+struct box_range {
+    uint32_t linear, ram, pages, rights;
+};
+struct box_map {
+    const struct box_range *range;
+    unsigned count;
+    uint32_t hot, hot_bytes; /* the part of RAM that tests change and box_compare() compares */
+};
+
+/* A translated page, or an instruction that runs into the next one. */
+#define BOX_PIECES 3u /* the code page, the page behind it, a unit */
+struct box_piece {
+    struct xlat_verso verso;
+    uint8_t *code;
+    uint32_t lin;
+    bool live;
+};
+
 struct box {
-    uint8_t *window, *ram, *code;
+    const struct box_map *map;
+    uint8_t *window, *ram, *oracle_ram;
+    int ram_fd;
     struct cpu *cpu;   /* of translated code */
     struct vm *vm;     /* the same, for instructions that it leaves to the emulator */
     struct vm *oracle; /* emulator only; own cpu, own memory */
-    struct xlat_verso verso;
-    struct scan_page *page;
+    struct box_piece piece[BOX_PIECES];
+    struct scan_page *page; /* of what was translated last */
     uint32_t mode, options;
     uint64_t emulated, entered;
     struct box_fault fault;
-    /* Breakpoint on a host offset of the verso: taken once, then removed. -1: none. */
-    int32_t break_at;
+    uint8_t *break_at; /* breakpoint on a host instruction: taken once, then removed. NULL: none */
     bool break_hit, break_retry;
+    uint32_t stop_not; /* a HLT here is an instruction like others, not the end */
 };
 
 extern struct box box;
 
 /* Once per process. */
 void box_init(void);
+void box_init_with(const struct box_map *map);
+/* What the window lets through: supervisor pages too, or not. */
+void box_set_user(bool user);
+/* All that translated code needs beside the guest's state: stubs, masks, tables. */
+void box_connect(struct cpu *c);
+/* The window of a segment, as the monitor chooses it; after any change of seg[]. */
+void box_segments(struct cpu *c);
 /* Same memory contents, registers and flags on both sides: bytes from a generator seeded with seed. Registers
  * are the caller's to set. */
 void box_reset(uint32_t seed);
 uint32_t box_random(void);
 /* Puts code at BOX_CODE on both sides and translates it, entry points at offset 0 (and more). */
 bool box_load(const uint8_t *code, size_t len, const uint16_t *entries, size_t n_entries);
+/* Translates what stands at BOX_CODE of translated code's RAM. The page behind it, and an instruction that
+ * runs into it, are translated when control gets there. */
+bool box_translate(const uint16_t *entries, size_t n_entries);
 /* Gives both sides the registers (box.cpu is the source). */
 void box_copy_cpu(void);
-/* Runs translated code from cpu->eip until HLT, a fault of its own, or `limit` entries. */
+/* Runs translated code from cpu->eip until HLT, a fault of its own, or `limit` entries. BOX_SHUTDOWN: the
+ * emulator had an exception to deliver and could not. */
 enum box_stop box_run(unsigned limit);
 /* Runs the emulator alike, at most limit instructions. */
 enum box_stop box_run_oracle(unsigned limit);
@@ -67,6 +101,9 @@ const char *box_compare_before(void);
 /* From the saved state: stops at each host instruction in turn, unwinds, starts again at that guest
  * instruction; the end must be the emulator's. NULL or what is wrong. *points counts the stops. */
 const char *box_interrupt_everywhere(unsigned *points);
+/* The same for the host code of the instructions from guest offset `from` up to the one at `to`, and of a
+ * unit. */
+const char *box_interrupt_range(uint32_t from, uint32_t to, unsigned *points);
 /* From the saved state with every data page revoked: each fault must unwind to a state the emulator goes
  * through (repeats excepted); then that page is given back. */
 const char *box_page_in_on_demand(unsigned *faults);
