@@ -133,7 +133,10 @@ void dev_acpi_reset(struct dev_acpi *a)
 /* -- Tables (ACPI 2.0, chapter 5) --------------------------------------------------------------------------
  */
 
-enum { RSDP_SIZE = 20, HEADER_SIZE = 36, RSDT_SIZE = HEADER_SIZE + 8, FADT_SIZE = 244, FACS_SIZE = 64 };
+enum { RSDP_SIZE = ACPI_RSDP_SIZE, HEADER_SIZE = 36, RSDT_SIZE = HEADER_SIZE + 8, FADT_SIZE = 244, FACS_SIZE = 64 };
+/* Offsets of pointers and checksums. */
+enum { RSDP_CHECKSUM = 8, RSDP_RSDT = 16, CHECKSUM = 9, RSDT_FADT = HEADER_SIZE, RSDT_MADT = HEADER_SIZE + 4 };
+enum { FADT_FACS = 36, FADT_DSDT = 40, FADT_X_DSDT = 140 };
 /* The multiple APIC description table (5.2.10.4): header, one local APIC, one I/O APIC, two overrides, the NMI. */
 enum { MADT_LAPIC_SIZE = 8, MADT_IOAPIC_SIZE = 12, MADT_OVERRIDE_SIZE = 10, MADT_NMI_SIZE = 6 };
 enum { MADT_SIZE = HEADER_SIZE + 8 + MADT_LAPIC_SIZE + MADT_IOAPIC_SIZE + 2 * MADT_OVERRIDE_SIZE + MADT_NMI_SIZE };
@@ -195,8 +198,8 @@ static void put_gas(uint8_t *p, uint32_t port, unsigned bits)
 static void put_fadt(uint8_t *t, uint32_t facs, uint32_t dsdt)
 {
     put_header(t, "FACP", FADT_SIZE, 3);
-    put32(t + 36, facs);
-    put32(t + 40, dsdt);
+    put32(t + FADT_FACS, facs);
+    put32(t + FADT_DSDT, dsdt);
     t[45] = 1; /* desktop */
     put16(t + 46, ACPI_SCI_IRQ);
     put32(t + 56, ACPI_PM_BASE + PM1_STS);
@@ -213,11 +216,11 @@ static void put_fadt(uint8_t *t, uint32_t facs, uint32_t dsdt)
                        FADT_NO_FIXED_RTC | FADT_TIMER_32 | FADT_RESET_REG);
     put_gas(t + 116, 0xCF9, 8);
     t[128] = 6; /* RESET_VALUE */
-    put32(t + 140, dsdt);
+    put32(t + FADT_X_DSDT, dsdt);
     put_gas(t + 148, ACPI_PM_BASE + PM1_STS, 32);
     put_gas(t + 172, ACPI_PM_BASE + PM1_CNT, 16);
     put_gas(t + 208, ACPI_PM_BASE + PM_TMR, 32);
-    put_checksum(t, FADT_SIZE, 9);
+    put_checksum(t, FADT_SIZE, CHECKSUM);
 }
 
 static uint8_t *put_override(uint8_t *p, unsigned irq, unsigned pin, unsigned flags)
@@ -254,7 +257,7 @@ static void put_madt(uint8_t *t, const struct dev_bus *b)
     p[1] = MADT_NMI_SIZE;
     p[2] = 0xFF; /* every processor */
     p[5] = 1;    /* LINT1 */
-    put_checksum(t, MADT_SIZE, 9);
+    put_checksum(t, MADT_SIZE, CHECKSUM);
 }
 
 static size_t align_up(size_t v, size_t to)
@@ -262,30 +265,140 @@ static size_t align_up(size_t v, size_t to)
     return (v + to - 1) & ~(to - 1);
 }
 
+/* Where the tables behind the RSDP lie, from their start. base: its guest-physical address (the FACS is aligned to 64 bytes
+ * there). */
+struct layout {
+    size_t rsdt, fadt, madt, facs, dsdt, end;
+};
+
+static struct layout lay_out(uint32_t base)
+{
+    struct layout l;
+
+    l.rsdt = 0;
+    l.fadt = align_up(RSDT_SIZE, 16);
+    l.madt = l.fadt + align_up(FADT_SIZE, 16);
+    l.facs = align_up(base + l.madt + MADT_SIZE, 64) - base;
+    l.dsdt = l.facs + FACS_SIZE;
+    l.end = l.dsdt + sizeof dsdt_aml_code;
+    return l;
+}
+
+static void put_tables(const struct dev_bus *b, const struct layout *l, uint32_t base, uint8_t *buf)
+{
+    uint8_t *rsdt = buf + l->rsdt;
+
+    put_header(rsdt, "RSDT", RSDT_SIZE, 1);
+    put32(rsdt + RSDT_FADT, base + (uint32_t)l->fadt);
+    put32(rsdt + RSDT_MADT, base + (uint32_t)l->madt);
+    put_checksum(rsdt, RSDT_SIZE, CHECKSUM);
+    put_fadt(buf + l->fadt, base + (uint32_t)l->facs, base + (uint32_t)l->dsdt);
+    put_madt(buf + l->madt, b);
+    memcpy(buf + l->facs, "FACS", 4);
+    put32(buf + l->facs + 4, FACS_SIZE);
+    buf[l->facs + 32] = 1;
+    memcpy(buf + l->dsdt, dsdt_aml_code, sizeof dsdt_aml_code);
+}
+
+static void put_rsdp(uint8_t *p, uint32_t rsdt)
+{
+    memset(p, 0, RSDP_SIZE);
+    memcpy(p, "RSD PTR ", 8);
+    memcpy(p + 9, "VERSO ", 6);
+    put32(p + RSDP_RSDT, rsdt);
+    put_checksum(p, RSDP_SIZE, RSDP_CHECKSUM);
+}
+
 size_t dev_acpi_tables(const struct dev_bus *b, uint32_t at, uint8_t *buf, size_t cap)
 {
-    size_t rsdt = align_up(RSDP_SIZE, 16), fadt = rsdt + align_up(RSDT_SIZE, 16);
-    size_t madt = fadt + align_up(FADT_SIZE, 16);
-    /* The FACS is aligned to 64 bytes in guest-physical memory. */
-    size_t facs = align_up(at + madt + MADT_SIZE, 64) - at;
-    size_t dsdt = facs + FACS_SIZE, end = dsdt + sizeof dsdt_aml_code;
+    size_t first = align_up(RSDP_SIZE, 16);
+    uint32_t base = at + (uint32_t)first;
+    struct layout l = lay_out(base);
 
-    if (end > cap)
+    if (first + l.end > cap)
         return 0;
-    memset(buf, 0, end);
-    memcpy(buf, "RSD PTR ", 8);
-    memcpy(buf + 9, "VERSO ", 6);
-    put32(buf + 16, at + (uint32_t)rsdt);
-    put_checksum(buf, RSDP_SIZE, 8);
-    put_header(buf + rsdt, "RSDT", RSDT_SIZE, 1);
-    put32(buf + rsdt + HEADER_SIZE, at + (uint32_t)fadt);
-    put32(buf + rsdt + HEADER_SIZE + 4, at + (uint32_t)madt);
-    put_checksum(buf + rsdt, RSDT_SIZE, 9);
-    put_fadt(buf + fadt, at + (uint32_t)facs, at + (uint32_t)dsdt);
-    put_madt(buf + madt, b);
-    memcpy(buf + facs, "FACS", 4);
-    put32(buf + facs + 4, FACS_SIZE);
-    buf[facs + 32] = 1;
-    memcpy(buf + dsdt, dsdt_aml_code, sizeof dsdt_aml_code);
-    return end;
+    memset(buf, 0, first + l.end);
+    put_rsdp(buf, base + (uint32_t)l.rsdt);
+    put_tables(b, &l, base, buf + first);
+    return first + l.end;
+}
+
+/* -- Tables for a firmware, which places them itself ---------------------------------------------------------
+ *
+ * QEMU's "linker/loader" (include/hw/acpi/bios-linker-loader.h there says what SeaBIOS and OVMF read): commands of 128
+ * bytes, little-endian, names padded to 56 bytes. Pointers in the files are offsets until the firmware adds where it put
+ * the file they point into.
+ */
+
+enum { LOADER_ALLOCATE = 1, LOADER_POINTER, LOADER_CHECKSUM };
+enum { ZONE_HIGH = 1, ZONE_FSEG };
+enum { NAME_SIZE = 56 };
+
+static const char tables_file[] = "etc/acpi/tables", rsdp_file[] = "etc/acpi/rsdp";
+
+static void put_name(uint8_t *to, const char *name)
+{
+    while (*name)
+        *to++ = (uint8_t)*name++;
+}
+
+static uint8_t *command(struct dev_acpi *a, unsigned what, const char *file)
+{
+    uint8_t *c = a->loader + a->loader_size;
+
+    a->loader_size += ACPI_LOADER_COMMAND;
+    put32(c, what);
+    put_name(c + 4, file);
+    return c + 4 + NAME_SIZE;
+}
+
+static void load_allocate(struct dev_acpi *a, const char *file, unsigned align, unsigned zone)
+{
+    uint8_t *c = command(a, LOADER_ALLOCATE, file);
+
+    put32(c, align);
+    c[4] = (uint8_t)zone;
+}
+
+/* The pointer of size bytes at `offset` of the file points into the tables. */
+static void load_pointer(struct dev_acpi *a, const char *file, size_t offset, unsigned size)
+{
+    uint8_t *c = command(a, LOADER_POINTER, file);
+
+    put_name(c, tables_file);
+    put32(c + NAME_SIZE, (uint32_t)offset);
+    c[NAME_SIZE + 4] = (uint8_t)size;
+}
+
+static void load_checksum(struct dev_acpi *a, const char *file, size_t at, size_t start, size_t len)
+{
+    uint8_t *c = command(a, LOADER_CHECKSUM, file);
+
+    put32(c, (uint32_t)at);
+    put32(c + 4, (uint32_t)start);
+    put32(c + 8, (uint32_t)len);
+}
+
+void dev_acpi_init(struct dev_acpi *a)
+{
+    struct layout l = lay_out(0);
+
+    if (l.end > sizeof a->tables)
+        return; /* a firmware finds none */
+    put_tables(a->bus, &l, 0, a->tables);
+    put_rsdp(a->rsdp, (uint32_t)l.rsdt);
+    load_allocate(a, rsdp_file, 16, ZONE_FSEG);
+    load_allocate(a, tables_file, 64, ZONE_HIGH);
+    load_pointer(a, tables_file, l.rsdt + RSDT_FADT, 4);
+    load_pointer(a, tables_file, l.rsdt + RSDT_MADT, 4);
+    load_checksum(a, tables_file, l.rsdt + CHECKSUM, l.rsdt, RSDT_SIZE);
+    load_pointer(a, tables_file, l.fadt + FADT_FACS, 4);
+    load_pointer(a, tables_file, l.fadt + FADT_DSDT, 4);
+    load_pointer(a, tables_file, l.fadt + FADT_X_DSDT, 8);
+    load_checksum(a, tables_file, l.fadt + CHECKSUM, l.fadt, FADT_SIZE);
+    load_pointer(a, rsdp_file, RSDP_RSDT, 4);
+    load_checksum(a, rsdp_file, RSDP_CHECKSUM, 0, RSDP_SIZE);
+    (void)dev_fw_cfg_add_file(a->bus, tables_file, a->tables, l.end);
+    (void)dev_fw_cfg_add_file(a->bus, rsdp_file, a->rsdp, sizeof a->rsdp);
+    (void)dev_fw_cfg_add_file(a->bus, "etc/table-loader", a->loader, a->loader_size);
 }

@@ -515,6 +515,7 @@ struct dev_bus *dev_bus_create(const struct dev_host_ops *ops, void *opaque, uin
     map_ports(b);
     dev_rtc_init(&b->rtc, ram_bytes, epoch_s);
     dev_fw_cfg_init(&b->fw_cfg, ram_bytes);
+    dev_acpi_init(&b->acpi);
     dev_bus_reset(b);
     return b;
 }

@@ -194,7 +194,8 @@ struct dev_fw_cfg {
     /* Configuration, fixed once the machine runs. */
     unsigned items, numbers, files;
     struct fw_cfg_item item[FW_CFG_ITEMS];
-    uint8_t number[FW_CFG_ITEMS][8];
+    uint8_t number[FW_CFG_ITEMS][8]; /* values of small items */
+    uint16_t number_key[FW_CFG_ITEMS];
     uint8_t directory[4 + FW_CFG_FILES * FW_CFG_ENTRY_SIZE];
     uint8_t e820[20];
 };
@@ -349,13 +350,20 @@ void dev_pci_testdev_reset(struct dev_pci_testdev *t);
 /* -- ACPI PM block and tables (acpi.c) ------------------------------------------------------------------- */
 #define ACPI_PM_BASE 0x600u
 #define ACPI_SCI_IRQ 9u
+#define ACPI_RSDP_SIZE       20u
+#define ACPI_LOADER_COMMAND  128u
+#define ACPI_LOADER_COMMANDS 11u
 
 struct dev_acpi {
     struct dev_bus *bus;
     uint16_t status, enable, control;
     uint64_t seen_half; /* turns of the timer's highest bit already in status */
+    /* Tables for a firmware; fixed once the machine runs. */
+    uint8_t rsdp[ACPI_RSDP_SIZE], tables[4096], loader[ACPI_LOADER_COMMAND * ACPI_LOADER_COMMANDS];
+    uint32_t loader_size;
 };
 
+void dev_acpi_init(struct dev_acpi *a);
 void dev_acpi_reset(struct dev_acpi *a);
 void dev_acpi_run(struct dev_acpi *a, uint64_t now_ns);
 extern const struct dev_io_ops dev_acpi_ops;

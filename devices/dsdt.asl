@@ -77,6 +77,17 @@ DefinitionBlock ("dsdt.aml", "DSDT", 1, "VERSO ", "VERSOPC ", 0x00000001)
                 })
             }
 
+            /* Firmware configuration (fw_cfg.c) */
+            Device (FWCF)
+            {
+                Name (_HID, "QEMU0002")
+                Name (_STA, 0x0B)
+                Name (_CRS, ResourceTemplate ()
+                {
+                    IO (Decode16, 0x0510, 0x0510, 0x01, 0x0C)
+                })
+            }
+
             /* Ports that belong to no other device: A20 and reset, debug console, exit, ELCR, PM block. */
             Device (SYSR)
             {

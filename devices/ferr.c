@@ -1,6 +1,6 @@
-/* devices/ferr.c: how a PC/AT tells the processor about x87 errors when CR0.NE is clear (SDM vol. 1, appendix D.2.1):
- * FERR# latches IRQ 13; the handler's write to port F0h clears the latch and has IGNNE# asserted, so that it can read the
- * x87's state, until FERR# goes away.
+/* devices/ferr.c: how a PC/AT tells the processor about x87 errors when CR0.NE is clear (SDM vol. 1, appendix
+ * D.2.1): FERR# latches IRQ 13; the handler's write to port F0h clears the latch and has IGNNE# asserted, so
+ * that it can read the x87's state, until FERR# goes away.
  */
 #include "devices/chips.h"
 

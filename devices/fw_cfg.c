@@ -1,9 +1,9 @@
-/* devices/fw_cfg.c: firmware configuration as QEMU's docs/specs/fw_cfg describes it (sections cited are of it): items by
- * key, read byte by byte at port 511h or copied by DMA. Firmware, and kvm-unit-tests, learn from it what the machine
- * has. Nothing here can be written by the guest.
+/* devices/fw_cfg.c: firmware configuration as QEMU's docs/specs/fw_cfg describes it (sections cited are of
+ * it): items by key, read byte by byte at port 511h or copied by DMA. Firmware, and kvm-unit-tests, learn
+ * from it what the machine has. Nothing here can be written by the guest.
  *
- * The items are the machine's configuration and are made before it starts; what changes while it runs is the selected
- * key, the offset in its data and the upper half of the DMA address.
+ * The items are the machine's configuration and are made before it starts; what changes while it runs is the
+ * selected key, the offset in its data and the upper half of the DMA address.
  */
 #include "devices/chips.h"
 
@@ -15,7 +15,8 @@ enum { DMA_ERROR = 1, DMA_READ = 2, DMA_SKIP = 4, DMA_SELECT = 8, DMA_WRITE = 16
 #define KEY_WRITE_CHANNEL 0x4000u /* says "written" of old; the item is the same */
 #define DMA_CHUNK         4096u
 
-/* -- Items ------------------------------------------------------------------------------------------------- */
+/* -- Items -------------------------------------------------------------------------------------------------
+ */
 
 static const struct fw_cfg_item *find(const struct dev_fw_cfg *f, uint16_t key)
 {
@@ -42,11 +43,16 @@ bool dev_fw_cfg_add(struct dev_bus *b, uint16_t key, const void *data, size_t le
 bool dev_fw_cfg_add_number(struct dev_bus *b, uint16_t key, uint64_t value, unsigned size)
 {
     struct dev_fw_cfg *f = &b->fw_cfg;
+    unsigned n = 0;
     uint8_t *at;
 
-    if (f->numbers == FW_CFG_ITEMS)
+    while (n < f->numbers && f->number_key[n] != key)
+        n++;
+    if (n == FW_CFG_ITEMS)
         return false;
-    at = f->number[f->numbers++];
+    f->number_key[n] = key;
+    f->numbers += n == f->numbers;
+    at = f->number[n];
     for (unsigned i = 0; i < 8; i++)
         at[i] = (uint8_t)(value >> 8 * i);
     return dev_fw_cfg_add(b, key, at, size);
@@ -85,7 +91,8 @@ bool dev_fw_cfg_add_file(struct dev_bus *b, const char *name, const void *data, 
     return dev_fw_cfg_add(b, DEV_FW_CFG_FILE_DIR, f->directory, 4 + (size_t)f->files * FW_CFG_ENTRY_SIZE);
 }
 
-/* -- Reading ----------------------------------------------------------------------------------------------- */
+/* -- Reading -----------------------------------------------------------------------------------------------
+ */
 
 static void select_key(struct dev_fw_cfg *f, uint16_t key)
 {
@@ -128,7 +135,8 @@ static void fw_cfg_write(void *dev, uint32_t port, unsigned size, uint32_t value
 
 const struct dev_io_ops dev_fw_cfg_ops = {fw_cfg_read, fw_cfg_write};
 
-/* -- DMA ("Guest-side DMA Interface") ---------------------------------------------------------------------- */
+/* -- DMA ("Guest-side DMA Interface") ----------------------------------------------------------------------
+ */
 
 static bool copy_out(struct dev_fw_cfg *f, uint64_t to, uint32_t len)
 {
@@ -170,7 +178,8 @@ static void dma_start(struct dev_fw_cfg *f)
     f->dma = 0;
     if (!host->dma_read(f->bus->opaque, at, access, sizeof access))
         return;
-    put_be(control, transfer(f, (uint32_t)get_be(access, 4), (uint32_t)get_be(access + 4, 4), get_be(access + 8, 8)),
+    put_be(control,
+           transfer(f, (uint32_t)get_be(access, 4), (uint32_t)get_be(access + 4, 4), get_be(access + 8, 8)),
            4);
     (void)host->dma_write(f->bus->opaque, at, control, sizeof control);
 }
@@ -202,7 +211,8 @@ static void dma_write(void *dev, uint32_t port, unsigned size, uint32_t value)
 
 const struct dev_io_ops dev_fw_cfg_dma_ops = {dma_read, dma_write};
 
-/* -- Life -------------------------------------------------------------------------------------------------- */
+/* -- Life --------------------------------------------------------------------------------------------------
+ */
 
 /* Room in the tables is for all of these: the results need not be looked at. */
 void dev_fw_cfg_init(struct dev_fw_cfg *f, uint64_t ram_bytes)

@@ -1,7 +1,7 @@
 /* devices/ioapic.c: the 82093AA I/O APIC (Intel 290566-001; sections cited are of it).
  *
- * Pins are electrical levels: 0-15 are the ISA interrupts (0 is the 8259's INTR, interrupt 0 comes at pin 2), 16-23 are
- * PCI's, which rest high. An edge on a masked pin is lost; a level is served when it can be.
+ * Pins are electrical levels: 0-15 are the ISA interrupts (0 is the 8259's INTR, interrupt 0 comes at pin 2),
+ * 16-23 are PCI's, which rest high. An edge on a masked pin is lost; a level is served when it can be.
  */
 #include "devices/chips.h"
 
@@ -45,7 +45,8 @@ static void service_level(struct dev_ioapic *a, unsigned pin)
 {
     uint64_t *e = &a->entry[pin];
 
-    if (!(*e & (ENTRY_MASKED | ENTRY_REMOTE_IRR)) && level_triggered(*e) && asserted(a, pin) && deliver(a, pin))
+    if (!(*e & (ENTRY_MASKED | ENTRY_REMOTE_IRR)) && level_triggered(*e) && asserted(a, pin) &&
+        deliver(a, pin))
         *e |= ENTRY_REMOTE_IRR;
 }
 
@@ -90,8 +91,8 @@ void dev_ioapic_service(struct dev_ioapic *a)
     bus_update_intr(a->bus);
 }
 
-/* 3.2.4, Remote IRR: an EOI message with the vector of a level-triggered entry ends it; a line that is still active
- * interrupts again. */
+/* 3.2.4, Remote IRR: an EOI message with the vector of a level-triggered entry ends it; a line that is still
+ * active interrupts again. */
 void dev_ioapic_eoi(struct dev_ioapic *a, uint8_t vector)
 {
     for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
@@ -104,7 +105,8 @@ void dev_ioapic_eoi(struct dev_ioapic *a, uint8_t vector)
     }
 }
 
-/* -- ExtINT: the vector comes from the 8259 pair ----------------------------------------------------------- */
+/* -- ExtINT: the vector comes from the 8259 pair -----------------------------------------------------------
+ */
 
 static bool routes_extint(const struct dev_ioapic *a, unsigned pin)
 {
@@ -131,7 +133,8 @@ void dev_ioapic_extint_ack(struct dev_ioapic *a)
     a->extint &= a->extint - 1; /* one request, one acknowledge */
 }
 
-/* -- Registers (3.1, 3.2) ---------------------------------------------------------------------------------- */
+/* -- Registers (3.1, 3.2) ----------------------------------------------------------------------------------
+ */
 
 static void write_entry(struct dev_ioapic *a, unsigned half, uint32_t v)
 {
@@ -179,8 +182,8 @@ static void write_index(struct dev_ioapic *a, uint32_t v)
         a->id = v & ID_MASK;
 }
 
-/* "Accesses must be 32-bit" (3.1). Reads of other widths give the bytes of the register, other writes reach the select
- * register's only byte and nothing else. */
+/* "Accesses must be 32-bit" (3.1). Reads of other widths give the bytes of the register, other writes reach
+ * the select register's only byte and nothing else. */
 static uint32_t ioapic_read(void *dev, uint32_t addr, unsigned size)
 {
     const struct dev_ioapic *a = dev;

@@ -1,8 +1,9 @@
 /* devices/lapic.c: the local APIC of a processor (SDM vol. 3, chapter 10; sections cited alone are of it).
  *
  * The version is that of a Pentium 4 or later (14h) with six LVT entries; neither x2APIC nor the TSC-deadline
- * mode exist in this CPU model. Whether the processor has an interrupt to take is known at all times (`ready`),
- * so that nothing has to be searched between two instructions; it changes only when IRR, ISR or TPR do.
+ * mode exist in this CPU model. Whether the processor has an interrupt to take is known at all times
+ * (`ready`), so that nothing has to be searched between two instructions; it changes only when IRR, ISR or
+ * TPR do.
  */
 #include "devices/chips.h"
 
@@ -70,7 +71,8 @@ static const uint32_t lvt_writable[LAPIC_LVTS] = {
 
 static void error(struct dev_lapic *l, uint32_t bit);
 
-/* -- Priorities (10.8.3) ----------------------------------------------------------------------------------- */
+/* -- Priorities (10.8.3) -----------------------------------------------------------------------------------
+ */
 
 static bool bit(const uint32_t map[8], unsigned n)
 {
@@ -111,7 +113,8 @@ static void update(struct dev_lapic *l)
     bus_update_intr(l->bus);
 }
 
-/* -- Accepting interrupts ---------------------------------------------------------------------------------- */
+/* -- Accepting interrupts ----------------------------------------------------------------------------------
+ */
 
 bool dev_lapic_enabled(const struct dev_lapic *l)
 {
@@ -154,7 +157,8 @@ bool dev_lapic_accept(struct dev_lapic *l, enum apic_mode mode, unsigned vector,
             return false;
         bus_init_request(l->bus);
         return true;
-    default: /* SMI: there is no system management mode. Start-up: the processor does not wait for one (8.4.3). */
+    default: /* SMI: there is no system management mode. Start-up: the processor does not wait for one
+                (8.4.3). */
         return dev_lapic_enabled(l);
     }
 }
@@ -175,7 +179,8 @@ bool dev_lapic_matches(const struct dev_lapic *l, uint8_t destination, bool logi
     return mda >> 4 == ldr >> 4 && (mda & ldr & 0xF) != 0; /* cluster */
 }
 
-/* -- The local vector table (10.5.1) ----------------------------------------------------------------------- */
+/* -- The local vector table (10.5.1) -----------------------------------------------------------------------
+ */
 
 static void local_interrupt(struct dev_lapic *l, unsigned n)
 {
@@ -231,7 +236,8 @@ bool dev_lapic_takes_extint(const struct dev_lapic *l)
     return !dev_lapic_enabled(l) || (!(lvt & LVT_MASKED) && LVT_MODE(lvt) == APIC_EXTINT);
 }
 
-/* -- The processor's side ---------------------------------------------------------------------------------- */
+/* -- The processor's side ----------------------------------------------------------------------------------
+ */
 
 uint8_t dev_lapic_ack(struct dev_lapic *l)
 {
@@ -268,7 +274,8 @@ static void end_of_interrupt(struct dev_lapic *l)
     dev_ioapic_eoi(&l->bus->ioapic, (uint8_t)vector);
 }
 
-/* -- Interprocessor interrupts (10.6) ---------------------------------------------------------------------- */
+/* -- Interprocessor interrupts (10.6) ----------------------------------------------------------------------
+ */
 
 static void send(struct dev_lapic *l)
 {
@@ -288,7 +295,8 @@ static void send(struct dev_lapic *l)
     case SHORTHAND_NONE:
         bus_apic_message(l->bus, mode, vector, destination, (l->icr_low & ICR_LOGICAL) != 0, false);
         return;
-    case SHORTHAND_SELF: /* the manual has fixed interrupts only; processors do the others too, and tests rely on it */
+    case SHORTHAND_SELF: /* the manual has fixed interrupts only; processors do the others too, and tests rely
+                            on it */
     case SHORTHAND_ALL:
         bus_apic_message(l->bus, mode, vector, 0xFF, false, false);
         return;
@@ -297,7 +305,8 @@ static void send(struct dev_lapic *l)
     }
 }
 
-/* -- The timer (10.5.4) ------------------------------------------------------------------------------------ */
+/* -- The timer (10.5.4) ------------------------------------------------------------------------------------
+ */
 
 static uint64_t ticks_now(const struct dev_lapic *l)
 {
@@ -311,7 +320,8 @@ static bool periodic(const struct dev_lapic *l)
 
 static unsigned divide_shift(const struct dev_lapic *l)
 {
-    return (((l->divide & 3) | (l->divide >> 1 & 4)) + 1) & 7; /* figure 10-10: 000 is 2, 110 is 128, 111 is 1 */
+    return (((l->divide & 3) | (l->divide >> 1 & 4)) + 1) &
+           7; /* figure 10-10: 000 is 2, 110 is 128, 111 is 1 */
 }
 
 /* Counts since the initial count was written, at tick. */
@@ -369,7 +379,8 @@ void dev_lapic_run(struct dev_lapic *l, uint64_t now_ns)
     schedule(l);
 }
 
-/* Counting goes on with what is left, under a new divider or mode: the present period starts anew in the past. */
+/* Counting goes on with what is left, under a new divider or mode: the present period starts anew in the
+ * past. */
 static void rebase(struct dev_lapic *l, uint64_t tick, uint32_t divide, uint32_t lvt)
 {
     uint64_t in_period = 0;
@@ -409,7 +420,8 @@ static void timer_write(struct dev_lapic *l, unsigned reg, uint32_t v)
     schedule(l);
 }
 
-/* -- Registers --------------------------------------------------------------------------------------------- */
+/* -- Registers ---------------------------------------------------------------------------------------------
+ */
 
 /* 10.4.7.2: while the APIC is disabled by software, the mask bits of the LVT are set and stay so. */
 static void write_lvt(struct dev_lapic *l, unsigned n, uint32_t v)
@@ -547,8 +559,8 @@ static void write_register(struct dev_lapic *l, unsigned reg, uint32_t v)
     }
 }
 
-/* 10.4.1: registers are 32 bits wide on 128-bit boundaries, anything else is undefined. Here other reads give the bytes
- * of the register and zeros behind them, other writes do nothing. */
+/* 10.4.1: registers are 32 bits wide on 128-bit boundaries, anything else is undefined. Here other reads give
+ * the bytes of the register and zeros behind them, other writes do nothing. */
 static uint32_t lapic_read(void *dev, uint32_t addr, unsigned size)
 {
     unsigned at = addr & 15;
@@ -568,7 +580,8 @@ static void lapic_write(void *dev, uint32_t addr, unsigned size, uint32_t value)
 
 const struct dev_io_ops dev_lapic_ops = {lapic_read, lapic_write};
 
-/* -- States ------------------------------------------------------------------------------------------------ */
+/* -- States ------------------------------------------------------------------------------------------------
+ */
 
 /* 10.4.7.3: what INIT leaves; the ID and the base stay. */
 void dev_lapic_init(struct dev_lapic *l)
@@ -607,8 +620,8 @@ void dev_lapic_set_base(struct dev_lapic *l, uint64_t base)
     bus_update_intr(l->bus);
 }
 
-/* As a PC's firmware leaves it: "Virtual Wire Mode" (MultiProcessor Specification 1.4, 3.6.2.2), so that a guest that
- * knows the 8259 only never sees a difference. */
+/* As a PC's firmware leaves it: "Virtual Wire Mode" (MultiProcessor Specification 1.4, 3.6.2.2), so that a
+ * guest that knows the 8259 only never sees a difference. */
 void dev_lapic_reset(struct dev_lapic *l)
 {
     l->base = LAPIC_BASE_DEFAULT | LAPIC_BASE_BSP | LAPIC_BASE_ENABLED;

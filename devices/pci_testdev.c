@@ -1,6 +1,6 @@
-/* devices/pci_testdev.c: the PCI test device that QEMU's docs/specs/pci-testdev describes: BAR 0 in memory, BAR 1 ports,
- * each with a header at its start. Writing a test's number there begins it; writes of the width and data that the header
- * asks for, at the offset it names, are counted in the header.
+/* devices/pci_testdev.c: the PCI test device that QEMU's docs/specs/pci-testdev describes: BAR 0 in memory,
+ * BAR 1 ports, each with a header at its start. Writing a test's number there begins it; writes of the width
+ * and data that the header asks for, at the offset it names, are counted in the header.
  */
 #include "devices/chips.h"
 
@@ -10,7 +10,14 @@ enum { SLOT = 4, VENDOR = 0x1B36, DEVICE = 0x0005, CLASS_OTHER = 0xFF0000 };
 enum { MEMORY_SIZE = 4096, PORTS_SIZE = 256, MEMORY_AT = 0xFEB00000u, PORTS_AT = 0xC000 };
 
 /* Byte offsets in the header; what follows it is the test's name. */
-enum { HEADER_TEST = 0, HEADER_WIDTH = 1, HEADER_OFFSET = 4, HEADER_DATA = 8, HEADER_COUNT = 12, HEADER_NAME = 16 };
+enum {
+    HEADER_TEST = 0,
+    HEADER_WIDTH = 1,
+    HEADER_OFFSET = 4,
+    HEADER_DATA = 8,
+    HEADER_COUNT = 12,
+    HEADER_NAME = 16
+};
 enum { HEADER_SIZE = 48 };
 
 static const struct test {

@@ -1,6 +1,6 @@
-/* devices/testdev.c: the test device of kvm-unit-tests (their lib/x86 and x86 folders say what they use): a 32-bit
- * register at ports E0h-E3h (E8h-EBh: the same, byte by byte), a port that has a page's mappings dropped (E4h), the
- * interrupt lines (2000h + pin), and 64 KiB of memory-mapped store at FF000000h.
+/* devices/testdev.c: the test device of kvm-unit-tests (their lib/x86 and x86 folders say what they use): a
+ * 32-bit register at ports E0h-E3h (E8h-EBh: the same, byte by byte), a port that has a page's mappings
+ * dropped (E4h), the interrupt lines (2000h + pin), and 64 KiB of memory-mapped store at FF000000h.
  */
 #include "devices/chips.h"
 

@@ -137,6 +137,24 @@ static bool linux_place(struct machine *m, char *err, size_t err_size)
     return true;
 }
 
+/* What a firmware or a test may ask for about what was loaded, as QEMU's -kernel tells it. */
+static void tell_fw_cfg(const struct machine *m)
+{
+    const struct run_config *cfg = m->cfg;
+    struct dev_bus *b = m->vm.bus;
+    const char *cmdline = cfg->cmdline ? cfg->cmdline : "";
+    (void)dev_fw_cfg_add_number(b, DEV_FW_CFG_KERNEL_ENTRY, cfg->entry, 4);
+    if (cfg->segment_count == 1) {
+        (void)dev_fw_cfg_add_number(b, DEV_FW_CFG_KERNEL_ADDR, cfg->segment[0].paddr, 4);
+        (void)dev_fw_cfg_add_number(b, DEV_FW_CFG_KERNEL_SIZE, cfg->segment[0].filesz, 4);
+        (void)dev_fw_cfg_add(b, DEV_FW_CFG_KERNEL_DATA, cfg->segment[0].bytes, cfg->segment[0].filesz);
+    }
+    (void)dev_fw_cfg_add_number(b, DEV_FW_CFG_CMDLINE_SIZE, strlen(cmdline) + 1, 4);
+    (void)dev_fw_cfg_add(b, DEV_FW_CFG_CMDLINE_DATA, cmdline, strlen(cmdline) + 1);
+    (void)dev_fw_cfg_add_number(b, DEV_FW_CFG_INITRD_SIZE, cfg->initrd_len, 4);
+    (void)dev_fw_cfg_add(b, DEV_FW_CFG_INITRD_DATA, cfg->initrd, cfg->initrd_len);
+}
+
 /* Flat 32-bit protected mode without paging, as both protocols want it (for Multiboot: 3.2). */
 static void flat_state(struct machine *m)
 {
@@ -165,6 +183,7 @@ bool boot_start(struct machine *m, char *err, size_t err_size)
         return true; /* as reset */
     if (!low_memory(m, err, err_size))
         return false;
+    tell_fw_cfg(m);
     switch (m->cfg->boot) {
     case RUN_BOOT_LINUX:
         if (!linux_place(m, err, err_size))

@@ -111,29 +111,35 @@ START_TEST(tables_have_an_end)
     while (dev_fw_cfg_add_number(m.bus, (uint16_t)(0x9000 + n), n, 4))
         ck_assert_uint_lt(++n, 1000);
     ck_assert_uint_eq(number(5, 2), 1);
-    ck_assert(dev_fw_cfg_add(m.bus, 5, "\2", 2)); /* replacing needs no room */
+    ck_assert(dev_fw_cfg_add_number(m.bus, 5, 2, 2)); /* replacing needs no room */
     ck_assert_uint_eq(number(5, 2), 2);
+    ck_assert(dev_fw_cfg_add(m.bus, 5, "\3", 2));
+    ck_assert_uint_eq(number(5, 2), 3);
 }
 END_TEST
 
 START_TEST(dma_reads_skips_selects_and_refuses)
 {
+    uint16_t key;
+    uint32_t len;
+
     ck_assert_uint_eq(dev_port_read(m.bus, 0x514, 4), 0x554D4551);
     ck_assert_uint_eq(dev_port_read(m.bus, 0x518, 4), 0x47464320);
     dev_fw_cfg_add_file(m.bus, "opt/test", "0123456789", 10);
+    ck_assert(find_file("opt/test", &key, &len));
     memset(m.ram + 0x200, 0xEE, 32);
-    ck_assert_uint_eq(dma(0x0021000A, 4, 0x200), 0); /* select and read */
+    ck_assert_uint_eq(dma((uint32_t)key << 16 | 0x0A, 4, 0x200), 0); /* select and read */
     ck_assert_int_eq(memcmp(m.ram + 0x200, "0123\xEE", 5), 0);
     ck_assert_uint_eq(dma(4, 3, 0), 0);
     ck_assert_uint_eq(dma(2, 5, 0x200), 0);
     ck_assert_int_eq(memcmp(m.ram + 0x200, "789\0\0\xEE", 6), 0);
-    ck_assert_uint_eq(dma(0x00210018, 4, 0x200), 1); /* write */
-    ck_assert_uint_eq(dma(0x0021000A, 16, sizeof m.ram - 8), 1); /* beyond RAM */
-    ck_assert_uint_eq(dma(0x0021000A, 0xFFFFFFFF, 0x200), 1);
-    ck_assert_uint_eq(dma(0x0021000A, 0, 0), 0);
+    ck_assert_uint_eq(dma((uint32_t)key << 16 | 0x18, 4, 0x200), 1);             /* write */
+    ck_assert_uint_eq(dma((uint32_t)key << 16 | 0x0A, 16, sizeof m.ram - 8), 1); /* beyond RAM */
+    ck_assert_uint_eq(dma((uint32_t)key << 16 | 0x0A, 0xFFFFFFFF, 0x200), 1);
+    ck_assert_uint_eq(dma((uint32_t)key << 16 | 0x0A, 0, 0), 0);
     dev_port_write(m.bus, 0x514, 4, 0x01000000);
-    dev_port_write(m.bus, 0x518, 4, 0); /* the description itself beyond RAM */
-    ck_assert_uint_eq(dma(0x0021000A, 1, 0x200), 0); /* the upper half went back to 0 */
+    dev_port_write(m.bus, 0x518, 4, 0);                              /* the description itself beyond RAM */
+    ck_assert_uint_eq(dma((uint32_t)key << 16 | 0x0A, 1, 0x200), 0); /* the upper half went back to 0 */
 }
 END_TEST
 

@@ -3,10 +3,10 @@
 
 #include "devices/chips.h"
 
-#define PIN 14u
-#define MASKED 0x10000u
-#define LEVEL  0x8000u
-#define LOW    0x2000u
+#define PIN        14u
+#define MASKED     0x10000u
+#define LEVEL      0x8000u
+#define LOW        0x2000u
 #define REMOTE_IRR 0x4000u
 
 static void isa_line(unsigned irq, bool level)

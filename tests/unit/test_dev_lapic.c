@@ -130,11 +130,11 @@ START_TEST(destinations_match_id_broadcast_flat_and_cluster)
         uint32_t dfr, ldr, mode, destination;
         bool reached;
     } rows[] = {
-        {0xFFFFFFFF, 0, 0x000, 3, true},         {0xFFFFFFFF, 0, 0x000, 2, false},
-        {0xFFFFFFFF, 0, 0x000, 0xFF, true},      {0xFFFFFFFF, 0x04, 0x800, 0x0C, true},
-        {0xFFFFFFFF, 0x04, 0x800, 0x0B, false},  {0xFFFFFFFF, 0x00, 0x800, 0x7F, false},
-        {0xFFFFFFFF, 0x00, 0x800, 0xFF, true},   {0x0FFFFFFF, 0x24, 0x800, 0x2C, true},
-        {0x0FFFFFFF, 0x24, 0x800, 0x2B, false},  {0x0FFFFFFF, 0x24, 0x800, 0x3C, false},
+        {0xFFFFFFFF, 0, 0x000, 3, true},        {0xFFFFFFFF, 0, 0x000, 2, false},
+        {0xFFFFFFFF, 0, 0x000, 0xFF, true},     {0xFFFFFFFF, 0x04, 0x800, 0x0C, true},
+        {0xFFFFFFFF, 0x04, 0x800, 0x0B, false}, {0xFFFFFFFF, 0x00, 0x800, 0x7F, false},
+        {0xFFFFFFFF, 0x00, 0x800, 0xFF, true},  {0x0FFFFFFF, 0x24, 0x800, 0x2C, true},
+        {0x0FFFFFFF, 0x24, 0x800, 0x2B, false}, {0x0FFFFFFF, 0x24, 0x800, 0x3C, false},
         {0xFFFFFFFF, 0x04, 0x900, 0x04, true}, /* lowest priority */
     };
 
@@ -226,7 +226,7 @@ START_TEST(software_disable_masks_the_lvt_and_takes_nothing)
     a_self(0x60);
     ck_assert(!a_bit(A_IRR, 0x60));
     ck_assert_uint_eq(take(), 0x50); /* what was accepted before stays */
-    a_write(A_ICR, 0x4400); /* NMIs go on */
+    a_write(A_ICR, 0x4400);          /* NMIs go on */
     ck_assert_uint_eq(m.nmis, 1);
     a_write(A_SVR, 0x1FF);
     ck_assert_uint_eq(a_read(A_TIMER), 0x10041);
@@ -261,7 +261,7 @@ END_TEST
 
 START_TEST(reserved_bits_read_as_zero_and_version_cannot_be_written)
 {
-    static const unsigned regs[] = {A_TPR, A_LDR,  A_SVR,   A_ICR2,  A_TIMER, A_THERMAL,
+    static const unsigned regs[] = {A_TPR,  A_LDR,   A_SVR,   A_ICR2,  A_TIMER, A_THERMAL,
                                     A_PERF, A_LINT0, A_LINT1, A_ERROR, A_DIVIDE};
     static const uint32_t want[] = {0xFF,    0xFF000000, 0x3FF,   0xFF000000, 0x300FF, 0x107FF,
                                     0x107FF, 0x1A7FF,    0x1A7FF, 0x100FF,    0xB};
@@ -314,7 +314,8 @@ START_TEST(accesses_of_other_widths_are_defined)
 }
 END_TEST
 
-/* -- The timer --------------------------------------------------------------------------------------------- */
+/* -- The timer ---------------------------------------------------------------------------------------------
+ */
 
 static void timer(uint32_t lvt, uint32_t divide, uint32_t initial)
 {
