@@ -497,6 +497,7 @@ static void reach_user(struct machine *m, struct inst *in)
 void code_flush_all(struct machine *m)
 {
     COUNT(m, CODE_FLUSHES);
+    emu_x87_settle(&m->vm);
     TRACE(m, PAGE_FLUSH, m->code_used - THUNK_BYTES);
     for (unsigned i = 0; i < PAGE_HASH; i++)
         for (struct page_code *pc = m->page_hash[i]; pc; pc = pc->next)
@@ -858,6 +859,7 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
 
 static void page_remove(struct machine *m, struct page_code *pc)
 {
+    emu_x87_settle(&m->vm);
     struct page_code **at = &m->page_hash[code_page_bucket(pc->pfn)];
     while (*at != pc)
         at = &(*at)->next;
@@ -921,6 +923,45 @@ static void units_drop(struct machine *m, uint32_t pfn)
 /* -- Writes to code
  * ------------------------------------------------------------------------------------------------------------
  */
+
+/* The guest bytes of the instruction at guest_rel of a page or unit. */
+static void guest_insn(const struct machine *m, const struct page_code *pc, uint32_t guest_rel,
+                       struct scan_insn *i)
+{
+    uint8_t bytes[SCAN_INSN_MAX_LEN];
+    uint32_t first = SCAN_PAGE_SIZE - guest_rel;
+    unsigned n = first < sizeof(bytes) ? first : (unsigned)sizeof(bytes);
+    memcpy(bytes, m->vm.ram + (uint64_t)pc->pfn * PAGE_SIZE_ + guest_rel, n);
+    if (pc->unit && n < sizeof(bytes)) {
+        memcpy(bytes + n, m->vm.ram + (uint64_t)pc->pfn2 * PAGE_SIZE_, sizeof(bytes) - n);
+        n = sizeof(bytes);
+    }
+    if (scan_decode(bytes, n, 32, i) != SCAN_OK)
+        *i = (struct scan_insn){.seg = SCAN_SEG_NONE};
+}
+
+bool vm_x87_origin(struct vm *vm, uint32_t host_ip, struct vm_x87_origin *out)
+{
+    if (!vm->run)
+        return false;
+    struct machine *m = machine_of(vm);
+    uint64_t rip = (uint64_t)(uintptr_t)m->code_rx + (uint32_t)(host_ip - (uint32_t)(uintptr_t)m->code_rx);
+    struct inst *in = code_find(m, rip);
+    struct xlat_unwound u;
+    if (!in || !xlat_unwind(in->page->verso.unwind, in->page->verso.unwind_len,
+                            (uint32_t)(rip - (uint64_t)(uintptr_t)m->code_rx) - in->code_off, &u))
+        return false;
+    struct scan_insn i;
+    guest_insn(m, in->page, (uint32_t)u.guest_rel & PAGE_MASK_, &i);
+    *out = (struct vm_x87_origin){.eip = in->lin + (uint32_t)u.guest_rel,
+                                  .user = in->page->mode & XLAT_MODE_USER,
+                                  .seg = SCAN_SEG_NONE};
+    if (i.opcode >> 3 == 0x1B && i.map == SCAN_MAP_1B) /* D8 to DF */
+        out->opcode = (uint16_t)((i.opcode & 7) << 8 | i.modrm);
+    if (scan_has_mem(&i))
+        out->seg = i.seg == SCAN_SEG_NONE ? (uint8_t)emu_default_seg(&i) : i.seg;
+    return true;
+}
 
 void code_drop_page(struct machine *m, uint32_t pfn)
 {

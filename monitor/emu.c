@@ -131,30 +131,44 @@ static void restore(struct emu *e)
 
 /* -- Fetch and decode -------------------------------------------------------------------------------- */
 
+static const uint8_t base16[8] = {CPU_EBX, CPU_EBX, CPU_EBP, CPU_EBP, CPU_ESI, CPU_EDI, CPU_EBP, CPU_EBX};
+static const uint8_t index16[8] = {CPU_ESI, CPU_EDI, CPU_ESI, CPU_EDI, 8, 8, 8, 8};
+
+/* The base register, 8 for none. */
+static unsigned base_of(const struct scan_insn *i)
+{
+    unsigned mod = scan_modrm_mod(i), rm = scan_modrm_rm(i);
+    if (!scan_has_mem(i))
+        return 8;
+    if (i->adsize == 2)
+        return mod == 0 && rm == 6 ? 8 : base16[rm];
+    if (i->has_sib)
+        return (i->sib & 7) == 5 && mod == 0 ? 8 : i->sib & 7;
+    return mod == 0 && rm == 5 ? 8 : rm;
+}
+
+unsigned emu_default_seg(const struct scan_insn *i)
+{
+    unsigned base = base_of(i);
+    return base == CPU_EBP || base == CPU_ESP ? SCAN_SS : SCAN_DS;
+}
+
 static void address_form(struct dinsn *d)
 {
-    static const uint8_t base16[8] = {CPU_EBX, CPU_EBX, CPU_EBP, CPU_EBP, CPU_ESI, CPU_EDI, CPU_EBP, CPU_EBX};
-    static const uint8_t index16[8] = {CPU_ESI, CPU_EDI, CPU_ESI, CPU_EDI, 8, 8, 8, 8};
     const struct scan_insn *i = &d->i;
-    unsigned mod = scan_modrm_mod(i), rm = scan_modrm_rm(i), seg = SCAN_DS;
-    d->base = d->index = 8;
+    unsigned mod = scan_modrm_mod(i), rm = scan_modrm_rm(i);
+    d->base = (uint8_t)base_of(i);
+    d->index = 8;
     d->scale = 0;
     d->amask = i->adsize == 4 ? 0xFFFFFFFFu : 0xFFFFu;
     if (d->mem && i->adsize == 2) {
-        bool direct = mod == 0 && rm == 6;
-        d->base = direct ? 8 : base16[rm];
-        d->index = direct ? 8 : index16[rm];
+        d->index = mod == 0 && rm == 6 ? 8 : index16[rm];
     } else if (d->mem && i->has_sib) {
-        unsigned base = i->sib & 7, index = i->sib >> 3 & 7;
-        d->base = (uint8_t)(base == 5 && mod == 0 ? 8 : base);
+        unsigned index = i->sib >> 3 & 7;
         d->index = (uint8_t)(index == 4 ? 8 : index);
         d->scale = i->sib >> 6;
-    } else if (d->mem && !(mod == 0 && rm == 5)) {
-        d->base = (uint8_t)rm;
     }
-    if (d->base == CPU_EBP || d->base == CPU_ESP) /* SDM vol. 1, 3.7.4 */
-        seg = SCAN_SS;
-    d->seg = i->seg == SCAN_SEG_NONE ? (uint8_t)seg : i->seg;
+    d->seg = i->seg == SCAN_SEG_NONE ? (uint8_t)emu_default_seg(i) : i->seg;
 }
 
 static void complete(struct dinsn *d, const uint8_t bytes[16], enum scan_decode_status s)
@@ -518,6 +532,11 @@ static enum emu_result loop(struct emu *e, unsigned n, volatile int *stop)
         e->count++;
         emu_refresh(e);
         e->db_bits = 0; /* of accesses that come again */
+        if (e->vector == EMU_FROZEN) { /* SDM vol. 1, D.2.1: in front of the instruction, until an interrupt */
+            c->halted = 1;
+            c->shadow = 0;
+            return EMU_HALT;
+        }
         return deliver(e, e->vector,
                        is_trap(e->vector) || e->breakpoint ? EMU_INT_TRAP : EMU_INT_EXCEPTION, e->has_error,
                        e->error);
@@ -599,6 +618,8 @@ void emu_reset(struct vm *vm)
     c->cr0 = CPU_CR0_CD | CPU_CR0_NW;
     emu_init(vm);
     memset(c->fx, 0, sizeof(c->fx));
+    c->x87 = (struct cpu_x87){0};
+    c->ferr = c->host_fpu_ip = c->host_fpu_dp = 0;
     c->a20_mask = 0xFFFFFFFFu;
     c->apic_base = 0xFEE00900u; /* enabled; the bootstrap processor */
     c->pat = 0x0007040600070406ull;

@@ -767,14 +767,25 @@ static void set_busy(struct emu *e, uint16_t sel, bool busy)
     emu_sys_write(e, at, 1, busy ? v | 2 : v & ~2u);
 }
 
-static void load_task_cs(struct emu *e, uint16_t sel)
+/* DPL and RPL of CS are compared before SS is looked at, the rest of CS after it (SDM vol. 3, table 7-1). */
+static void check_task_cs(struct emu *e, uint16_t sel)
 {
     struct emu_desc d;
     unsigned rpl = sel & 3;
+    if (!(sel & ~3u) || !emu_read_desc(e, sel, &d) || !is_code(desc_attr(&d)))
+        return;
+    unsigned attr = desc_attr(&d), dpl = seg_dpl(attr);
+    if (attr & SEG_CE ? dpl > rpl : dpl != rpl)
+        emu_sel_fault(e, CPU_EXC_TS, sel);
+}
+
+static void load_task_cs(struct emu *e, uint16_t sel)
+{
+    struct emu_desc d;
     if (!(sel & ~3u) || !emu_read_desc(e, sel, &d))
         emu_sel_fault(e, CPU_EXC_TS, sel);
-    unsigned attr = desc_attr(&d), dpl = seg_dpl(attr);
-    if (!is_code(attr) || (attr & SEG_CE ? dpl > rpl : dpl != rpl))
+    unsigned attr = desc_attr(&d);
+    if (!is_code(attr))
         emu_sel_fault(e, CPU_EXC_TS, sel);
     if (!(attr & SEG_P))
         emu_sel_fault(e, CPU_EXC_NP, sel);
@@ -843,6 +854,7 @@ static void enter_task(struct emu *e, const struct tss *t, bool has_error, uint3
             emu_set_seg_v86(e, i, t->seg[i]);
     } else {
         set_cpl(e, t->seg[SCAN_CS] & 3);
+        check_task_cs(e, t->seg[SCAN_CS]);
         load_task_ss(e, t->seg[SCAN_SS]);
         load_task_cs(e, t->seg[SCAN_CS]);
         for (unsigned i = 0; i < 4; i++)

@@ -12,9 +12,8 @@
  * show (an underflow that is exact, an overflow that would be). emu_fpu_trap() goes on behind the instruction. Where nobody
  * catches the signal (emu_fpu_catch()), they are masked and the flags looked at afterwards, which is right but for those.
  *
- * The last instruction and data pointers are kept by this file in the image's FIP/FDP fields (selector in
- * bits 32..47) with a copy in the bytes that FXSAVE leaves to software. If both differ, translated code ran
- * in between and the pointers read as zero.
+ * The last instruction and data pointers are cpu->x87. What translated code runs shows in the host's own
+ * pointers; they are mapped back when somebody asks (emu_x87_settle()).
  */
 #include <sys/mman.h>
 #include <unistd.h>
@@ -138,7 +137,6 @@ enum {
     FX_MXCSR = 24,
     FX_ST = 32,
     FX_XMM = 160,
-    FX_MARK = 464
 };
 #define FSW_ES      0x80u
 #define FSW_B       0x8000u
@@ -159,28 +157,51 @@ static void fx_put(struct cpu *c, unsigned off, unsigned size, uint32_t v)
     host_store(c->fx + off, size, v);
 }
 
-struct pointers {
-    uint16_t fop, fcs, fds;
-    uint32_t fip, fdp;
-};
-
-static struct pointers get_pointers(const struct cpu *c)
+void emu_x87_settle(struct vm *vm)
 {
-    if (memcmp(c->fx + FX_FOP, c->fx + FX_MARK, 18) != 0)
-        return (struct pointers){0};
-    return (struct pointers){fx16(c, FX_FOP), fx16(c, FX_FIP + 4), fx16(c, FX_FDP + 4), fx32(c, FX_FIP),
-                             fx32(c, FX_FDP)};
+    struct cpu *c = vm->cpu;
+    struct vm_x87_origin o;
+    uint32_t ip = c->host_fpu_ip, dp = c->host_fpu_dp;
+    if (!ip)
+        return;
+    c->host_fpu_ip = c->host_fpu_dp = 0;
+    if (!vm_x87_origin(vm, ip, &o))
+        return;
+    const struct cpu_fpu_segments *s = &c->host_fpu_seg[o.user];
+    c->x87.ip = o.eip;
+    c->x87.op = o.opcode;
+    c->x87.cs = (uint16_t)s->sel[SCAN_CS];
+    if (!dp)
+        return;
+    /* Windows begin at multiples of 4 GiB: the low half is the linear address. An operand that was not the last
+     * instruction's is taken to be in DS. */
+    unsigned seg = o.seg == SCAN_SEG_NONE ? SCAN_DS : o.seg;
+    c->x87.dp = dp - (seg >= SCAN_FS ? s->base[seg - SCAN_FS] : 0);
+    c->x87.ds = (uint16_t)s->sel[seg];
 }
 
-static void set_pointers(struct cpu *c, struct pointers p)
+static struct cpu_x87 get_pointers(struct emu *e)
 {
-    memset(c->fx + FX_FIP, 0, 16);
-    fx_put(c, FX_FOP, 2, p.fop & 0x7FF);
-    fx_put(c, FX_FIP, 4, p.fip);
-    fx_put(c, FX_FIP + 4, 2, p.fcs);
-    fx_put(c, FX_FDP, 4, p.fdp);
-    fx_put(c, FX_FDP + 4, 2, p.fds);
-    memcpy(c->fx + FX_MARK, c->fx + FX_FOP, 18);
+    emu_x87_settle(e->vm);
+    return e->c->x87;
+}
+
+static void set_pointers(struct emu *e, struct cpu_x87 p)
+{
+    emu_x87_settle(e->vm);
+    p.op &= 0x7FF;
+    e->c->x87 = p;
+}
+
+/* The registers stay where they are when TOP changes; the image has them in the order of the stack. */
+static void set_top(struct cpu *c, unsigned top)
+{
+    unsigned fsw = fx16(c, FX_FSW), old = fsw >> 11 & 7;
+    uint8_t st[128];
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(st + 16 * i, c->fx + FX_ST + 16 * ((i + top - old) & 7), 16);
+    memcpy(c->fx + FX_ST, st, sizeof(st));
+    fx_put(c, FX_FSW, 2, (fsw & ~0x3800u) | top << 11);
 }
 
 /* ES and B follow from flags and masks (SDM vol. 1, 8.1.3.3). */
@@ -194,15 +215,40 @@ static void update_es(struct cpu *c)
 
 /* -- What is due before an instruction --------------------------------------------------------------- */
 
+/* In front of a waiting instruction: a pending error is #MF, or with CR0.NE clear FERR#, from which the board
+ * makes IRQ 13. The processor then waits for an interrupt, unless IGNNE# says that the error is being dealt
+ * with (SDM vol. 1, 8.7 and D.2.1). */
+static void wait_error(struct emu *e)
+{
+    struct cpu *c = e->c;
+    if (!(fx16(c, FX_FSW) & FSW_ES))
+        return;
+    if (c->cr0 & CPU_CR0_NE)
+        emu_raise(e, CPU_EXC_MF, false, 0);
+    c->ferr = 1;
+    dev_ferr(e->vm->bus, true);
+    if (!dev_ignne(e->vm->bus))
+        emu_raise(e, EMU_FROZEN, false, 0);
+}
+
+/* After an instruction that may have cleared the error. While FERR# is asserted nothing of the x87 is run by
+ * translated code, so that this is not missed. */
+static void drop_ferr(struct emu *e)
+{
+    struct cpu *c = e->c;
+    if (likely(!c->ferr) || (fx16(c, FX_FSW) & FSW_ES))
+        return;
+    c->ferr = 0;
+    dev_ferr(e->vm->bus, false);
+    emu_stop(e);
+}
+
 static void need_x87(struct emu *e, bool waits)
 {
-    const struct cpu *c = e->c;
-    if (c->cr0 & (CPU_CR0_EM | CPU_CR0_TS))
+    if (e->c->cr0 & (CPU_CR0_EM | CPU_CR0_TS))
         emu_raise(e, CPU_EXC_NM, false, 0);
-    /* Without CR0.NE the error would come as IRQ 13; no chip carries it, so it is ignored (IGNNE# asserted).
-     */
-    if (waits && (fx16(c, FX_FSW) & FSW_ES) && (c->cr0 & CPU_CR0_NE))
-        emu_raise(e, CPU_EXC_MF, false, 0);
+    if (waits)
+        wait_error(e);
 }
 
 static void need_simd(struct emu *e, bool xmm, bool mmx)
@@ -212,8 +258,8 @@ static void need_simd(struct emu *e, bool xmm, bool mmx)
         emu_ud(e);
     if (c->cr0 & CPU_CR0_TS)
         emu_raise(e, CPU_EXC_NM, false, 0);
-    if (mmx && (fx16(c, FX_FSW) & FSW_ES) && (c->cr0 & CPU_CR0_NE))
-        emu_raise(e, CPU_EXC_MF, false, 0);
+    if (mmx)
+        wait_error(e);
 }
 
 /* -- Execution --------------------------------------------------------------------------------------- */
@@ -291,9 +337,8 @@ static uint32_t host_run(struct emu *e, const struct dinsn *d, const struct oper
 static void commit(struct emu *e, const struct dinsn *d, const struct operand *o, const struct call *k)
 {
     struct cpu *c = e->c;
-    struct pointers p = get_pointers(c);
     memcpy(c->fx, k->fx, FX_XMM + 128);
-    set_pointers(c, p);
+    memset(c->fx + FX_FIP, 0, 16);
     if (o->gpr && o->gpr_out)
         c->gpr[o->gpr == 1 ? d->rm : d->reg] = (uint32_t)k->eax;
     c->arith = (c->arith & CPU_DF) | (k->flags & CPU_ARITH);
@@ -302,12 +347,7 @@ static void commit(struct emu *e, const struct dinsn *d, const struct operand *o
 /* An MMX instruction: TOP becomes 0, all tags valid; the registers keep their places (SDM vol. 1, 9.6.2). */
 static void enter_mmx(struct cpu *c)
 {
-    unsigned top = fx16(c, FX_FSW) >> 11 & 7;
-    uint8_t st[128];
-    for (unsigned i = 0; i < 8; i++)
-        memcpy(st + 16 * i, c->fx + FX_ST + 16 * ((i - top) & 7), 16);
-    memcpy(c->fx + FX_ST, st, sizeof(st));
-    fx_put(c, FX_FSW, 2, fx16(c, FX_FSW) & ~0x3800u);
+    set_top(c, 0);
     c->fx[FX_FTW] = 0xFF;
 }
 
@@ -315,9 +355,8 @@ static void enter_mmx(struct cpu *c)
 static void simd_fault(struct emu *e, const struct call *k)
 {
     struct cpu *c = e->c;
-    struct pointers p = get_pointers(c);
     memcpy(c->fx, k->fx, FX_XMM);
-    set_pointers(c, p);
+    memset(c->fx + FX_FIP, 0, 16);
     emu_raise(e, c->cr4 & CPU_CR4_OSXMMEXCPT ? CPU_EXC_XM : CPU_EXC_UD, false, 0);
 }
 
@@ -409,6 +448,7 @@ static void op_x87(struct emu *e, const struct dinsn *d)
         d->reg == 5) { /* FLDCW: by hand, the host must not see masks it would trap on */
         fx_put(c, FX_FCW, 2, (emu_ld(e, d->seg, emu_ea(e, d), 2) & 0x1F3F) | 0x40);
         update_es(c);
+        drop_ferr(e);
         return;
     }
     if (d->mem && o.store && o.size == 2 && is_control(d)) { /* FNSTCW, FNSTSW */
@@ -422,15 +462,19 @@ static void op_x87(struct emu *e, const struct dinsn *d)
     else
         run(e, d, &o);
     if (!is_control(d)) {
-        struct pointers p = {(uint16_t)((d->i.opcode & 7) << 8 | d->i.modrm), c->seg[SCAN_CS].sel, 0, c->eip,
-                             0};
-        struct pointers old = get_pointers(c);
-        p.fdp = d->mem ? emu_ea(e, d) : old.fdp;
-        p.fds = d->mem ? c->seg[d->seg].sel : old.fds;
-        set_pointers(c, p);
+        struct cpu_x87 p = get_pointers(e);
+        p.op = (uint16_t)((d->i.opcode & 7) << 8 | d->i.modrm);
+        p.cs = c->seg[SCAN_CS].sel;
+        p.ip = c->eip;
+        if (d->mem) { /* without an operand the data pointer stays: the manual leaves it open */
+            p.dp = emu_ea(e, d);
+            p.ds = c->seg[d->seg].sel;
+        }
+        set_pointers(e, p);
     } else if (!d->mem && d->i.opcode == 0xDB && d->i.modrm == 0xE3) {
-        set_pointers(c, (struct pointers){0}); /* FNINIT */
+        set_pointers(e, (struct cpu_x87){0}); /* FNINIT */
     }
+    drop_ferr(e);
 }
 
 static void op_fwait(struct emu *e, const struct dinsn *d)
@@ -439,8 +483,7 @@ static void op_fwait(struct emu *e, const struct dinsn *d)
     (void)d;
     if ((c->cr0 & (CPU_CR0_MP | CPU_CR0_TS)) == (CPU_CR0_MP | CPU_CR0_TS))
         emu_raise(e, CPU_EXC_NM, false, 0);
-    if ((fx16(c, FX_FSW) & FSW_ES) && (c->cr0 & CPU_CR0_NE))
-        emu_raise(e, CPU_EXC_MF, false, 0);
+    wait_error(e);
 }
 
 /* -- Environments (SDM vol. 1, figures 8-9 to 8-12) -------------------------------------------------- */
@@ -469,22 +512,22 @@ static unsigned env_size(unsigned opsize)
     return opsize == 4 ? 28 : 14;
 }
 
-static void build_env(const struct emu *e, unsigned opsize, uint8_t *out)
+static void build_env(struct emu *e, unsigned opsize, uint8_t *out)
 {
     const struct cpu *c = e->c;
-    struct pointers p = get_pointers(c);
+    struct cpu_x87 p = get_pointers(e);
     uint32_t w[7] = {fx16(c, FX_FCW), fx16(c, FX_FSW), full_tag(c)};
     if (emu_real(e)) { /* linear addresses */
-        uint32_t ip = p.fip + ((uint32_t)p.fcs << 4), dp = p.fdp + ((uint32_t)p.fds << 4);
+        uint32_t ip = p.ip + ((uint32_t)p.cs << 4), dp = p.dp + ((uint32_t)p.ds << 4);
         w[3] = ip & 0xFFFF;
-        w[4] = opsize == 4 ? (ip >> 16) << 12 | p.fop : (ip >> 16 & 15) << 12 | p.fop;
+        w[4] = opsize == 4 ? (ip >> 16) << 12 | p.op : (ip >> 16 & 15) << 12 | p.op;
         w[5] = dp & 0xFFFF;
         w[6] = opsize == 4 ? (dp >> 16) << 12 : (dp >> 16 & 15) << 12;
     } else {
-        w[3] = p.fip;
-        w[4] = p.fcs | (opsize == 4 ? (uint32_t)p.fop << 16 : 0);
-        w[5] = p.fdp;
-        w[6] = p.fds;
+        w[3] = p.ip;
+        w[4] = p.cs | (opsize == 4 ? (uint32_t)p.op << 16 : 0);
+        w[5] = p.dp;
+        w[6] = p.ds;
     }
     for (unsigned i = 0; i < 7; i++) {
         if (opsize == 4 && (i < 3 || (i == 6 && !emu_real(e)) || (emu_real(e) && (i == 3 || i == 5))))
@@ -496,36 +539,39 @@ static void build_env(const struct emu *e, unsigned opsize, uint8_t *out)
 static void take_env(struct emu *e, unsigned opsize, const uint8_t *in)
 {
     struct cpu *c = e->c;
-    struct pointers p;
+    struct cpu_x87 p;
     uint32_t w[7], tag = 0;
     for (unsigned i = 0; i < 7; i++)
         w[i] = host_load(in + i * opsize, opsize);
     fx_put(c, FX_FCW, 2, (w[0] & 0x1F3F) | 0x40);
+    set_top(c, w[1] >> 11 & 7);
     fx_put(c, FX_FSW, 2, w[1]);
     for (unsigned i = 0; i < 8; i++)
         tag |= (uint32_t)((w[2] >> 2 * i & 3) != 3) << i;
     fx_put(c, FX_FTW, 2, tag);
     update_es(c);
     if (emu_real(e)) {
-        p = (struct pointers){.fop = w[4] & 0x7FF,
-                              .fip = (w[3] & 0xFFFF) | (w[4] >> 12) << 16,
-                              .fdp = (w[5] & 0xFFFF) | (w[6] >> 12) << 16};
+        p = (struct cpu_x87){.op = w[4] & 0x7FF,
+                             .ip = (w[3] & 0xFFFF) | (w[4] >> 12) << 16,
+                             .dp = (w[5] & 0xFFFF) | (w[6] >> 12) << 16};
     } else {
-        p = (struct pointers){.fop = opsize == 4 ? w[4] >> 16 & 0x7FF : 0,
-                              .fcs = (uint16_t)w[4],
-                              .fds = (uint16_t)w[6],
-                              .fip = w[3],
-                              .fdp = w[5]};
+        p = (struct cpu_x87){.op = opsize == 4 ? w[4] >> 16 & 0x7FF : 0,
+                             .cs = (uint16_t)w[4],
+                             .ds = (uint16_t)w[6],
+                             .ip = w[3],
+                             .dp = w[5]};
     }
-    set_pointers(c, p);
+    set_pointers(e, p);
 }
 
-static void init_x87(struct cpu *c)
+static void init_x87(struct emu *e)
 {
+    struct cpu *c = e->c;
+    set_top(c, 0);
     fx_put(c, FX_FCW, 2, 0x37F);
     fx_put(c, FX_FSW, 2, 0);
     fx_put(c, FX_FTW, 2, 0);
-    set_pointers(c, (struct pointers){0});
+    set_pointers(e, (struct cpu_x87){0});
 }
 
 static void op_x87_env(struct emu *e, const struct dinsn *d)
@@ -541,6 +587,7 @@ static void op_x87_env(struct emu *e, const struct dinsn *d)
         take_env(e, opsize, buf);
         for (unsigned i = 0; size > env && i < 8; i++)
             memcpy(c->fx + FX_ST + 16 * i, buf + env + 10 * i, 10);
+        drop_ferr(e);
         return;
     }
     build_env(e, opsize, buf);
@@ -548,11 +595,13 @@ static void op_x87_env(struct emu *e, const struct dinsn *d)
         memcpy(buf + env + 10 * i, c->fx + FX_ST + 16 * i, 10);
     emu_st_buf(e, d->seg, ea, size, buf);
     if (size > env) {
-        init_x87(c);
+        init_x87(e);
+        drop_ferr(e);
         return;
     }
     fx_put(c, FX_FCW, 2, fx16(c, FX_FCW) | 0x3F); /* FNSTENV masks all exceptions */
     update_es(c);
+    drop_ferr(e);
 }
 
 /* -- FXSAVE, FXRSTOR, MXCSR -------------------------------------------------------------------------- */
@@ -567,15 +616,14 @@ static void op_fxsave(struct emu *e, const struct dinsn *d)
     if ((c->seg[d->seg].base + ea) & 15)
         emu_gp0(e);
     if (d->reg == 0) {
-        struct pointers p = get_pointers(c);
+        struct cpu_x87 p = get_pointers(e);
         memcpy(buf, c->fx, sizeof(buf));
         memset(buf + 5, 0, 1);
-        memset(buf + FX_FIP, 0, 16);
-        host_store(buf + FX_FOP, 2, p.fop);
-        host_store(buf + FX_FIP, 4, p.fip);
-        host_store(buf + FX_FIP + 4, 2, p.fcs);
-        host_store(buf + FX_FDP, 4, p.fdp);
-        host_store(buf + FX_FDP + 4, 2, p.fds);
+        host_store(buf + FX_FOP, 2, p.op);
+        host_store(buf + FX_FIP, 4, p.ip);
+        host_store(buf + FX_FIP + 4, 4, p.cs);
+        host_store(buf + FX_FDP, 4, p.dp);
+        host_store(buf + FX_FDP + 4, 4, p.ds);
         host_store(buf + FX_MXCSR + 4, 4, MXCSR_VALID);
         for (unsigned i = 0; i < 8; i++)
             memset(buf + FX_ST + 16 * i + 10, 0, 6);
@@ -585,16 +633,20 @@ static void op_fxsave(struct emu *e, const struct dinsn *d)
     emu_ld_buf(e, d->seg, ea, sizeof(buf), buf);
     if (host_load(buf + FX_MXCSR, 4) & ~MXCSR_VALID)
         emu_gp0(e);
-    struct pointers p = {(uint16_t)host_load(buf + FX_FOP, 2), (uint16_t)host_load(buf + FX_FIP + 4, 2),
-                         (uint16_t)host_load(buf + FX_FDP + 4, 2), host_load(buf + FX_FIP, 4),
-                         host_load(buf + FX_FDP, 4)};
+    struct cpu_x87 p = {.op = (uint16_t)host_load(buf + FX_FOP, 2),
+                        .cs = (uint16_t)host_load(buf + FX_FIP + 4, 2),
+                        .ds = (uint16_t)host_load(buf + FX_FDP + 4, 2),
+                        .ip = host_load(buf + FX_FIP, 4),
+                        .dp = host_load(buf + FX_FDP, 4)};
     memcpy(c->fx, buf, sizeof(buf));
+    memset(c->fx + FX_FOP, 0, 18);
     c->fx[5] = 0;
     fx_put(c, FX_FCW, 2, (fx16(c, FX_FCW) & 0x1F3F) | 0x40);
     for (unsigned i = 0; i < 8; i++)
         memset(c->fx + FX_ST + 16 * i + 10, 0, 6);
     update_es(c);
-    set_pointers(c, p);
+    set_pointers(e, p);
+    drop_ferr(e);
 }
 
 static void op_mxcsr(struct emu *e, const struct dinsn *d)

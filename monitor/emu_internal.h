@@ -82,6 +82,9 @@ struct emu {
     void *jb[5]; /* GCC's __builtin_setjmp(): four times as quick as the C library's */
 };
 
+/* Instead of a vector: the processor waits for an interrupt in front of the instruction. */
+#define EMU_FROZEN 256u
+
 /* -- emu.c ------------------------------------------------------------------------------------------- */
 _Noreturn void emu_raise(struct emu *e, unsigned vector, bool has_error, uint32_t error);
 static inline _Noreturn void emu_gp0(struct emu *e)

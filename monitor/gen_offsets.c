@@ -43,6 +43,9 @@ void gen_offsets(void)
     DEF(CPUID_EBX, MEMO(ebx));
     DEF(CPUID_OF, offsetof(struct cpu, host_cpuid_of));
 #undef MEMO
+    DEF(CPU_HOST_FPU_ENV, offsetof(struct cpu, host_fpu_env));
+    DEF(CPU_HOST_FPU_IP, offsetof(struct cpu, host_fpu_ip));
+    DEF(CPU_HOST_FPU_DP, offsetof(struct cpu, host_fpu_dp));
     DEF(HOST_FLAGS, CPU_HOST_FLAGS);
     DEF(FLAG_DF, CPU_DF);
     DEF(EXIT_SREG, XLAT_STUB_SREG);

@@ -88,7 +88,7 @@ uint32_t machine_mode(const struct machine *m)
     uint32_t mode = c->cpl == 3 ? XLAT_MODE_USER : 0;
     if (m->lockstep) /* the guest's time is not the host's */
         mode |= XLAT_MODE_TSC_TRAP;
-    if ((c->cr0 & (CPU_CR0_EM | CPU_CR0_TS)) || !(c->cr4 & CPU_CR4_OSFXSR))
+    if ((c->cr0 & (CPU_CR0_EM | CPU_CR0_TS)) || !(c->cr4 & CPU_CR4_OSFXSR) || c->ferr)
         mode |= XLAT_MODE_FPU_TRAP;
     if (c->tsc_offset || ((c->cr4 & CPU_CR4_TSD) && c->cpl == 3))
         mode |= XLAT_MODE_TSC_TRAP;

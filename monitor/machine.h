@@ -403,6 +403,11 @@ static inline void window_publish(struct machine *m, const struct window *w)
     c->ibtc_mask = w->ibtc_mask;
     c->seg_window[SCAN_FS] = window_for(m, w, SCAN_FS);
     c->seg_window[SCAN_GS] = window_for(m, w, SCAN_GS);
+    struct cpu_fpu_segments *s = &c->host_fpu_seg[c->cpl == 3];
+    for (unsigned i = 0; i < 6; i++)
+        s->sel[i] = c->seg[i].sel;
+    s->base[0] = c->seg[SCAN_FS].base;
+    s->base[1] = c->seg[SCAN_GS].base;
     window_publish_data(m);
     quick_check_memory(c);
 }

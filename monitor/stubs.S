@@ -215,8 +215,20 @@ leave:
 leave_fx:
         cmp     dword ptr [r13 + CPU_HOST_FX_LIVE], 0
         je      1f
-        fxsave64 [r13 + CPU_FX]
+        fxsave64 [r13 + CPU_FX] /* as cpu_fx_save() does, vm.h */
         mov     dword ptr [r13 + CPU_HOST_FX_LIVE], 0
+        fnstenv [r13 + CPU_HOST_FPU_ENV]
+        fninit
+        mov     qword ptr [r13 + CPU_FX + 8], 0
+        mov     qword ptr [r13 + CPU_FX + 16], 0
+        mov     ecx, [r13 + CPU_HOST_FPU_ENV + 12]
+        test    ecx, ecx
+        je      1f
+        mov     [r13 + CPU_HOST_FPU_IP], ecx
+        mov     ecx, [r13 + CPU_HOST_FPU_ENV + 20]
+        test    ecx, ecx
+        je      1f
+        mov     [r13 + CPU_HOST_FPU_DP], ecx
 1:      cld
         ldmxcsr default_mxcsr[rip]
         mov     rsp, [r13 + CPU_HOST_RSP]

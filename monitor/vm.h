@@ -17,15 +17,29 @@ static inline gva_t gva(uint32_t v) { return (gva_t){v}; }
 #define PAGE_MASK_  0xFFFu
 
 struct vm;
+struct scan_insn;
 
-/* Before anything that may use the host's x87, MMX or SSE registers (see light.h). Cheap when it has been done. */
+/* Before anything that may use the host's x87, MMX or SSE registers (see light.h). Cheap when it has been done.
+ * The last instruction and data pointers are taken from FNSTENV, since FXSAVE leaves them out on some processors
+ * (AMD APM vol. 2, 11.4.4), and cleared by FNINIT, so that they show what runs from now on. */
 static inline void cpu_fx_save(struct cpu *c)
 {
     static const uint32_t mxcsr = 0x1F80;
+    uint32_t ip, dp;
     if (__builtin_expect(!c->host_fx_live, 1))
         return;
-    __asm__ volatile("fxsave64 %0\n\tldmxcsr %1" : "=m"(c->fx) : "m"(mxcsr));
+    __asm__ volatile("fxsave64 %0\n\tfnstenv %1\n\tfninit\n\tldmxcsr %2"
+                     : "=m"(c->fx), "=m"(c->host_fpu_env)
+                     : "m"(mxcsr));
     c->host_fx_live = 0;
+    for (unsigned i = 8; i < 24; i++)
+        ((volatile uint8_t *)c->fx)[i] = 0;
+    __builtin_memcpy(&ip, c->host_fpu_env + 12, 4);
+    __builtin_memcpy(&dp, c->host_fpu_env + 20, 4);
+    if (ip)
+        c->host_fpu_ip = ip;
+    if (ip && dp)
+        c->host_fpu_dp = dp;
 }
 
 /* IRET ends the blocking of NMIs (SDM vol. 3, 6.7.1); one that waits is taken before the next instruction. */
@@ -147,6 +161,15 @@ enum vm_flush { VM_FLUSH_CR3, VM_FLUSH_PAGE, VM_FLUSH_ALL };
 void vm_paging_changed(struct vm *vm, enum vm_flush what, gva_t page);
 /* IA32_APIC_BASE was written (cpu->apic_base): tells the local APIC, and which RAM it hides now. */
 void vm_apic_base_changed(struct vm *vm);
+/* The x87 instruction of translated code at the host address whose low half is host_ip. Fails if there is no such code (any more). */
+struct vm_x87_origin {
+    uint32_t eip;    /* offset in CS: code is flat */
+    uint16_t opcode; /* as the x87 keeps it, 11 bits */
+    bool user;
+    uint8_t seg;     /* of its memory operand, SCAN_SEG_NONE if it has none */
+};
+bool vm_x87_origin(struct vm *vm, uint32_t host_ip, struct vm_x87_origin *out);
+
 /* -- mmu.c ---------------------------------------------------------------------------------------------------------------- */
 enum { MMU_WRITE = 1, MMU_USER = 2, MMU_EXEC = 4 };
 struct mmu_fault {
@@ -189,6 +212,10 @@ enum emu_result emu_page_fault(struct vm *vm, const struct mmu_fault *f);
 /* Delivers an external interrupt (vector from dev_intr_ack()), or NMI (vector 2). The caller checked IF and shadow, for an NMI
  * nmi_blocked and shadow. */
 enum emu_result emu_interrupt(struct vm *vm, unsigned vector);
+/* Brings cpu->x87 up to date with what translated code has run. To be called before code memory changes. */
+void emu_x87_settle(struct vm *vm);
+/* The segment of a memory operand without override: SS with EBP or ESP as the base (SDM vol. 1, 3.7.4). */
+unsigned emu_default_seg(const struct scan_insn *i);
 /* Processor state after RESET (SDM vol. 3, table 9-1). */
 void emu_reset(struct vm *vm);
 /* After INIT: x87/SSE state, MSRs and the time-stamp counter stay (same table). */

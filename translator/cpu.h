@@ -134,7 +134,13 @@ struct cpu {
     uint64_t efer, apic_base, pat, misc_enable, tsc_offset, bios_sign;
     uint32_t sysenter_cs, sysenter_esp, sysenter_eip;
     uint64_t mtrr[32];       /* monitor's own numbering */
-    uint8_t fx[512] __attribute__((aligned(64))); /* FXSAVE64 image of x87/MMX/XMM0-7; outdated while host_fx_live */
+    uint8_t fx[512] __attribute__((aligned(64))); /* FXSAVE64 image of x87/MMX/XMM0-7; outdated while host_fx_live. Its instruction
+                                and data pointers are zero: they are in x87, once host_fpu_ip has been looked at */
+    struct cpu_x87 {         /* last x87 instruction that was no control instruction: offsets and selectors (SDM vol. 1, 8.1.8) */
+        uint32_t ip, dp;
+        uint16_t cs, ds, op;
+    } x87;
+    uint32_t ferr;           /* the FERR# pin is asserted: an x87 error with CR0.NE clear */
 
     /* -- Part 3: the host's side of the world switch (monitor/stubs.S). Not guest state. ------------------------ */
     uint64_t host_rsp;       /* stack pointer of the run loop while translated code runs */
@@ -147,6 +153,12 @@ struct cpu {
     uint32_t host_tsc_stopped;
     uint32_t host_event;     /* set by signal handlers: do not enter, look at the world first */
     uint32_t host_fx_live;   /* the guest's x87/MMX/SSE state is in the host's registers, newer than fx[] */
+    uint8_t host_fpu_env[28]; /* FNSTENV when it was last saved */
+    uint32_t host_fpu_ip, host_fpu_dp; /* low halves of the host addresses of the last x87 instruction run by translated code and of its
+                                operand, 0 if none since x87 was last brought up to date (emu_x87_settle()) */
+    struct cpu_fpu_segments { /* what it used, by CPL 0 and 3: the segments with which translated code was last entered */
+        uint32_t sel[6], base[2]; /* base: of FS and GS */
+    } host_fpu_seg[2];
     /* What loading a segment register at CPL 0 and CPUID came to lately (monitor/light.c): the stubs repeat it. */
     struct cpu_sreg_memo {
         uint32_t sel;        /* UINT32_MAX: none */

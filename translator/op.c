@@ -1274,6 +1274,13 @@ static void stack_op(struct context *c, const struct scan_insn *i, struct op_row
     }
 }
 
+/* It clears the last instruction's pointers, as the monitor does with the host's at each exit: nothing would
+ * tell the one from the other. */
+static bool is_fninit(const struct scan_insn *i)
+{
+    return i->map == SCAN_MAP_1B && i->opcode == 0xDB && i->modrm == 0xE3;
+}
+
 static bool must_emulate(const struct context *c, const struct scan_insn *i)
 {
     bool fpu_trap = c->v->mode & XLAT_MODE_FPU_TRAP;
@@ -1286,6 +1293,7 @@ static bool must_emulate(const struct context *c, const struct scan_insn *i)
     case SCAN_CLASS_FXSAVE:
         return true;
     case SCAN_CLASS_FPU:
+        return fpu_trap || is_fninit(i);
     case SCAN_CLASS_SIMD:
         return fpu_trap;
     default:

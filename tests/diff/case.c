@@ -317,9 +317,26 @@ bool diff_reads_time(const struct diff_case *d)
     return false;
 }
 
-static void set_pointer_mark(struct cpu *c)
+/* The last instruction's pointers are in the image for the reference, beside it for the emulator. */
+static void take_pointers(struct cpu *c)
 {
-    memcpy(c->fx + 464, c->fx + 6, 18); /* the emulator's own pointers, see emu_fpu.c */
+    memcpy(&c->x87.op, c->fx + 6, 2);
+    memcpy(&c->x87.ip, c->fx + 8, 4);
+    memcpy(&c->x87.cs, c->fx + 12, 2);
+    memcpy(&c->x87.dp, c->fx + 16, 4);
+    memcpy(&c->x87.ds, c->fx + 20, 2);
+    memset(c->fx + 6, 0, 18);
+    c->host_fpu_ip = c->host_fpu_dp = 0;
+}
+
+static void put_pointers(struct cpu *c)
+{
+    memset(c->fx + 6, 0, 18);
+    memcpy(c->fx + 6, &c->x87.op, 2);
+    memcpy(c->fx + 8, &c->x87.ip, 4);
+    memcpy(c->fx + 12, &c->x87.cs, 2);
+    memcpy(c->fx + 16, &c->x87.dp, 4);
+    memcpy(c->fx + 20, &c->x87.ds, 2);
 }
 
 const char *diff_check(const struct diff_case *d)
@@ -330,8 +347,8 @@ const char *diff_check(const struct diff_case *d)
     const char *why = NULL, *who = "translated / emulated";
 
     world_start(d);
-    set_pointer_mark(box.cpu);
-    set_pointer_mark(box.oracle->cpu);
+    take_pointers(box.cpu);
+    take_pointers(box.oracle->cpu);
     if (translate)
         t = run_translated(d);
     e = run_emulated(d, d->insns + 64);
@@ -367,6 +384,7 @@ const char *diff_check(const struct diff_case *d)
         uint32_t undefined = ref_vector < 0 && !(ref_how & REF_NATIVE) ? undefined_flags(d) : 0;
 
         who = "emulated / reference";
+        put_pointers(box.oracle->cpu);
         if ((r == DIFF_HALT) != (e == DIFF_HALT))
             why = differ("the emulator %s, the reference %s", stop_name(e), stop_name(r));
         why = why ? why : compare_registers(box.oracle->cpu, ref_cpu, ignore, undefined);

@@ -1381,6 +1381,17 @@ static void store_environment(uint8_t *out)
         memcpy(out + n * ref.osz, &w[n], ref.osz);
 }
 
+/* Another TOP: the registers stay, so the image, which has them by their distance from it, changes. */
+static void move_top(unsigned top)
+{
+    uint8_t *fx = ref.c->fx, st[8][16];
+    unsigned by = top - (fx[3] >> 3 & 7);
+
+    for (unsigned n = 0; n < 8; n++)
+        memcpy(st[n], fx + 32 + 16 * ((n + by) & 7), 16);
+    memcpy(fx + 32, st, sizeof st);
+}
+
 static void load_environment(const uint8_t *in)
 {
     uint8_t *fx = ref.c->fx, tags = 0;
@@ -1402,6 +1413,7 @@ static void load_environment(const uint8_t *in)
         ds = (uint16_t)w[6];
         fop = ref.osz == 4 ? w[4] >> 16 & 0x7FF : 0;
     }
+    move_top(w[1] >> 11 & 7);
     memcpy(fx, &w[0], 2);
     memcpy(fx + 2, &w[1], 2);
     fx[4] = tags;
@@ -1459,6 +1471,7 @@ static void x87_environment(void)
         settle_x87();
         return;
     }
+    move_top(0);
     memset(fx, 0, 24);
     fcw = 0x37F;
     memcpy(fx, &fcw, 2);

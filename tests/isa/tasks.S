@@ -514,7 +514,15 @@ after_error:
         TASK2 t2_entry
         movw $KCS+1, tss2+0x4C
         movw $KDS+1, tss2+0x50
-        NEWFAULT "CS: RPL is not DPL", 10, KDS
+        NEWFAULT "CS: RPL is not DPL", 10, KCS
+        DESC CONF, 0, 0xFFFFF, 0xC0DF   # conforming code of DPL 2 with RPL 0
+        TASK2 t2_entry
+        movw $CONF, tss2+0x4C
+        NEWFAULT "conforming CS of an outer level", 10, CONF
+        TASK2 t2_entry
+        movw $0, tss2+0x4C
+        movw $0x138, tss2+0x50
+        NEWFAULT "null CS and SS behind the GDT: SS first", 10, 0x138
         DESC X, 0, 0xFFFFF, 0xC01B
         TASK2 t2_entry
         movw $X, tss2+0x4C

@@ -51,9 +51,9 @@ if [ -n "$unknown" ]; then
     failed=1
 fi
 for o in "${objects[@]}"; do
-    # cpu_fx_save() itself is inline in them: FXSAVE and LDMXCSR change no register.
+    # cpu_fx_save() itself is inline in them: FXSAVE, FNSTENV, FNINIT and LDMXCSR are its own.
     used=$(objdump -d --no-show-raw-insn "$o" | awk -F'\t' 'NF >= 2 { print $2 }' |
-        grep -E '%[xyz]?mm[0-9]|%st|^(f[a-z0-9]+|emms)([[:space:]]|$)' | grep -vE '^(fxsave64|ldmxcsr)' | head -3)
+        grep -E '%[xyz]?mm[0-9]|%st|^(f[a-z0-9]+|emms)([[:space:]]|$)' | grep -vE '^(fxsave64|ldmxcsr|fnstenv|fninit)' | head -3)
     [ -z "$used" ] || { echo "FAIL $o uses x87/SSE registers:"$'\n'"$used"; failed=1; }
 done
 echo "${#objects[@]} light objects checked"
