@@ -582,6 +582,7 @@ static void op_x87_env(struct emu *e, const struct dinsn *d)
     uint8_t buf[108];
     need_x87(e, !store);
     uint32_t ea = emu_ea(e, d);
+    emu_buf_align(e, d->seg, ea, size, store, opsize);
     if (!store) {
         emu_ld_buf(e, d->seg, ea, size, buf);
         take_env(e, opsize, buf);

@@ -874,6 +874,7 @@ static void op_cmpxchg8b(struct emu *e, const struct dinsn *d)
 {
     struct cpu *c = e->c;
     uint32_t ea = emu_ea(e, d), m[2];
+    emu_buf_align(e, d->seg, ea, 8, true, 8);
     emu_st_probe(e, d->seg, ea, 8);
     emu_ld_buf(e, d->seg, ea, 8, m);
     if (m[0] == c->gpr[CPU_EAX] && m[1] == c->gpr[CPU_EDX]) {

@@ -113,6 +113,8 @@ uint32_t emu_seg_check(struct emu *e, unsigned seg, uint32_t off, unsigned size,
                        bool write); /* returns the linear address */
 void emu_check_align(struct emu *e, uint32_t lin, unsigned size);
 void emu_data_watch(struct emu *e, uint32_t lin, unsigned size, bool write);
+/* #AC for operands whose alignment does not follow from their size (SDM vol. 3, table 6-7); before the access. */
+void emu_buf_align(struct emu *e, unsigned seg, uint32_t off, unsigned len, bool write, unsigned align);
 void emu_ld_buf(struct emu *e, unsigned seg, uint32_t off, unsigned len, void *buf);
 void emu_st_buf(struct emu *e, unsigned seg, uint32_t off, unsigned len, const void *buf);
 void emu_st_probe(struct emu *e, unsigned seg, uint32_t off, unsigned len);

@@ -226,6 +226,14 @@ static uint32_t buf_lin(struct emu *e, unsigned seg, uint32_t off, unsigned len,
     return emu_seg_check(e, seg, off, len, write);
 }
 
+void emu_buf_align(struct emu *e, unsigned seg, uint32_t off, unsigned len, bool write, unsigned align)
+{
+    if (likely(!e->align))
+        return;
+    if (buf_lin(e, seg, off, len, write) & (align - 1))
+        emu_raise(e, CPU_EXC_AC, true, 0);
+}
+
 void emu_ld_buf(struct emu *e, unsigned seg, uint32_t off, unsigned len, void *buf)
 {
     uint32_t lin = buf_lin(e, seg, off, len, false);
