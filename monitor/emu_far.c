@@ -148,8 +148,7 @@ static void inner_stack(struct emu *e, unsigned dpl, struct inner_stack *s)
         emu_sel_fault(e, CPU_EXC_TS, 0);
     emu_need_desc(e, s->sel, &s->d, CPU_EXC_TS);
     unsigned attr = desc_attr(&s->d);
-    if ((s->sel & 3u) != dpl || seg_dpl(attr) != dpl ||
-        (attr & (SEG_S | SEG_CODE | SEG_RW)) != (SEG_S | SEG_RW))
+    if (!seg_fits_stack(attr, s->sel, dpl))
         emu_sel_fault(e, CPU_EXC_TS, s->sel);
     if (!(attr & SEG_P))
         emu_sel_fault(e, CPU_EXC_SS, s->sel);
@@ -355,9 +354,7 @@ static void drop_segments(struct emu *e)
 {
     static const uint8_t which[4] = {SCAN_ES, SCAN_DS, SCAN_FS, SCAN_GS};
     for (unsigned i = 0; i < 4; i++) {
-        struct cpu_seg *s = &e->c->seg[which[i]];
-        bool conforming = (s->attr & (SEG_CODE | SEG_CE)) == (SEG_CODE | SEG_CE);
-        if (!s->unusable && !conforming && seg_dpl(s->attr) < e->c->cpl)
+        if (seg_is_lost(&e->c->seg[which[i]], e->c->cpl))
             emu_set_seg_null(e, which[i], 0);
     }
 }
@@ -380,7 +377,7 @@ static void check_return_ss(struct emu *e, uint16_t ss, unsigned rpl, struct emu
         emu_gp0(e);
     emu_need_desc(e, ss, d, CPU_EXC_GP);
     unsigned attr = desc_attr(d);
-    if ((ss & 3u) != rpl || (attr & (SEG_S | SEG_CODE | SEG_RW)) != (SEG_S | SEG_RW) || seg_dpl(attr) != rpl)
+    if (!seg_fits_stack(attr, ss, rpl))
         emu_sel_fault(e, CPU_EXC_GP, ss);
     if (!(attr & SEG_P))
         emu_sel_fault(e, CPU_EXC_SS, ss);
@@ -447,19 +444,6 @@ void emu_put_flags(struct emu *e, uint32_t v, uint32_t mask)
     e->attn = true;
 }
 
-#define FLAGS_PLAIN (CPU_ARITH | CPU_DF | CPU_TF | CPU_NT | CPU_AC | CPU_ID | CPU_RF)
-
-static uint32_t flags_mask(const struct emu *e, unsigned opsize)
-{
-    const struct cpu *c = e->c;
-    uint32_t mask = FLAGS_PLAIN, iopl = c->eflags_sys >> 12 & 3;
-    if (c->cpl <= iopl)
-        mask |= CPU_IF;
-    if (c->cpl == 0)
-        mask |= CPU_IOPL | CPU_VIF | CPU_VIP;
-    return opsize == 2 ? mask & 0xFFFF : mask;
-}
-
 /* -- IRET -------------------------------------------------------------------------------------------- */
 
 static void iret_to_v86(struct emu *e, uint32_t eip, uint16_t cs, uint32_t flags)
@@ -507,8 +491,7 @@ static void iret_real(struct emu *e, unsigned opsize)
     limit_real(e, eip);
     sp_set(e, c->gpr[CPU_ESP] + 3 * opsize);
     set_cs_real(e, cs, eip);
-    uint32_t mask = FLAGS_PLAIN | CPU_IF | (e->v86 ? 0 : CPU_IOPL);
-    emu_put_flags(e, flags, opsize == 2 ? mask & 0xFFFF : mask);
+    emu_put_flags(e, flags, emu_flags_writable(e, opsize));
 }
 
 void emu_iret(struct emu *e, unsigned opsize)
@@ -532,7 +515,9 @@ void emu_iret(struct emu *e, unsigned opsize)
         return;
     }
     check_return_cs(e, cs, &d);
-    uint32_t mask = flags_mask(e, opsize); /* by the old CPL */
+    uint32_t mask = emu_flags_writable(e, opsize); /* by the old CPL */
+    if (c->cpl == 0 && opsize == 4)
+        mask |= CPU_VIF | CPU_VIP;
     if ((cs & 3u) != c->cpl) {
         uint32_t sp = emu_peek(e, opsize, 3);
         uint16_t ss = (uint16_t)emu_peek(e, opsize, 4);
@@ -800,7 +785,7 @@ static void load_task_ss(struct emu *e, uint16_t sel)
     if (!(sel & ~3u) || !emu_read_desc(e, sel, &d))
         emu_sel_fault(e, CPU_EXC_TS, sel);
     unsigned attr = desc_attr(&d);
-    if ((sel & 3u) != cpl || seg_dpl(attr) != cpl || (attr & (SEG_S | SEG_CODE | SEG_RW)) != (SEG_S | SEG_RW))
+    if (!seg_fits_stack(attr, sel, cpl))
         emu_sel_fault(e, CPU_EXC_TS, sel);
     if (!(attr & SEG_P))
         emu_sel_fault(e, CPU_EXC_SS, sel);
@@ -817,10 +802,8 @@ static void load_task_data(struct emu *e, unsigned seg, uint16_t sel)
     }
     if (!emu_read_desc(e, sel, &d))
         emu_sel_fault(e, CPU_EXC_TS, sel);
-    unsigned attr = desc_attr(&d), dpl = seg_dpl(attr);
-    bool code = attr & SEG_CODE, conforming = code && (attr & SEG_CE);
-    if (!(attr & SEG_S) || (code && !(attr & SEG_RW)) ||
-        (!conforming && (dpl < e->c->cpl || dpl < (sel & 3u))))
+    unsigned attr = desc_attr(&d);
+    if (!seg_fits_data(attr, sel, e->c->cpl))
         emu_sel_fault(e, CPU_EXC_TS, sel);
     if (!(attr & SEG_P))
         emu_sel_fault(e, CPU_EXC_NP, sel);

@@ -320,6 +320,77 @@ static inline unsigned desc_attr(const struct emu_desc *d)
 {
     return d->hi >> 8 & 0xF0FF;
 }
+/* -- Rules that more than one place applies: emulator, tasks, quick.c -------------------------------- */
+
+/* SS: writable data, RPL and DPL equal to the CPL (SDM vol. 3, 5.7). */
+static inline bool seg_fits_stack(unsigned attr, uint16_t sel, unsigned cpl)
+{
+    return (sel & 3u) == cpl && (attr & (SEG_S | SEG_CODE | SEG_RW)) == (SEG_S | SEG_RW) &&
+           seg_dpl(attr) == cpl;
+}
+static inline bool seg_is_conforming(unsigned attr)
+{
+    return (attr & (SEG_S | SEG_CODE | SEG_CE)) == (SEG_S | SEG_CODE | SEG_CE);
+}
+/* Neither CPL nor RPL may be weaker than the DPL, but for conforming code (SDM vol. 3, 5.6). */
+static inline bool seg_is_reachable(unsigned attr, uint16_t sel, unsigned cpl)
+{
+    return seg_is_conforming(attr) || (seg_dpl(attr) >= cpl && seg_dpl(attr) >= (sel & 3u));
+}
+/* ES, DS, FS, GS: data or readable code (SDM vol. 3, 5.6). */
+static inline bool seg_fits_data(unsigned attr, uint16_t sel, unsigned cpl)
+{
+    return (attr & SEG_S) && (!(attr & SEG_CODE) || (attr & SEG_RW)) && seg_is_reachable(attr, sel, cpl);
+}
+/* Is a loaded data segment emptied by a return to cpl, which may not use it (SDM vol. 3, 5.8.6)? */
+static inline bool seg_is_lost(const struct cpu_seg *s, unsigned cpl)
+{
+    return !s->unusable && !seg_is_conforming(s->attr) && seg_dpl(s->attr) < cpl;
+}
+/* CS and SS of SYSENTER and SYSEXIT: flat, whatever the tables say (SDM vol. 2). The selectors have their RPL. */
+static inline void seg_set_flat(struct cpu *c, uint16_t cs, uint16_t ss, unsigned cpl)
+{
+    uint16_t dpl = (uint16_t)(cpl << 5);
+    c->seg[SCAN_CS] = (struct cpu_seg){.limit = 0xFFFFFFFFu, .sel = cs, .attr = (uint16_t)(0xC09B | dpl)};
+    c->seg[SCAN_SS] = (struct cpu_seg){.limit = 0xFFFFFFFFu, .sel = ss, .attr = (uint16_t)(0xC093 | dpl)};
+    c->cpl = cpl;
+}
+
+/* May the port be accessed (SDM vol. 1, 19.5)? By IOPL, or by the bitmap of a 32-bit TSS, of which two bytes are
+ * always read. read: the two bytes at a linear address, as the supervisor; false if it cannot tell. */
+enum io_right { IO_DENIED, IO_ALLOWED, IO_UNKNOWN };
+typedef bool io_read_fn(void *from, uint32_t lin, uint32_t *word);
+static inline enum io_right io_permission(const struct cpu *c, uint16_t port, unsigned size, io_read_fn *read,
+                                          void *from)
+{
+    uint32_t base, bits;
+    bool v86 = c->eflags_sys & CPU_VM;
+    if (!(c->cr0 & CPU_CR0_PE) || (!v86 && c->cpl <= (c->eflags_sys >> 12 & 3)))
+        return IO_ALLOWED;
+    if (c->tr.unusable || !(c->tr.attr & 8) || c->tr.limit < 0x67)
+        return IO_DENIED;
+    if (!read(from, c->tr.base + 0x66, &base))
+        return IO_UNKNOWN;
+    if (base + port / 8 + 1 > c->tr.limit)
+        return IO_DENIED;
+    if (!read(from, c->tr.base + base + port / 8, &bits))
+        return IO_UNKNOWN;
+    return bits >> (port & 7) & ((1u << size) - 1) ? IO_DENIED : IO_ALLOWED;
+}
+
+/* The bits of EFLAGS that POPF and IRET change at the present CPL and IOPL (SDM vol. 2, POPF, table 4-16; virtual-8086
+ * mode gets here with IOPL 3 only). IRET at CPL 0 changes VIF and VIP too. */
+static inline uint32_t emu_flags_writable(const struct emu *e, unsigned opsize)
+{
+    const struct cpu *c = e->c;
+    uint32_t mask = CPU_ARITH | CPU_DF | CPU_TF | CPU_NT | CPU_AC | CPU_ID | CPU_RF;
+    if (c->cpl <= (c->eflags_sys >> 12 & 3))
+        mask |= CPU_IF;
+    if (c->cpl == 0)
+        mask |= CPU_IOPL;
+    return opsize == 2 ? mask & 0xFFFF : mask;
+}
+
 void emu_set_seg(struct emu *e, unsigned seg, uint16_t sel, const struct emu_desc *d);
 void emu_set_seg_real(struct emu *e, unsigned seg, uint16_t sel);
 void emu_set_seg_v86(struct emu *e, unsigned seg, uint16_t sel);

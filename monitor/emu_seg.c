@@ -101,8 +101,7 @@ static void load_ss(struct emu *e, uint16_t sel)
         emu_gp0(e);
     emu_need_desc(e, sel, &d, CPU_EXC_GP);
     attr = desc_attr(&d);
-    if ((sel & 3u) != e->c->cpl || (attr & (SEG_S | SEG_CODE | SEG_RW)) != (SEG_S | SEG_RW) ||
-        seg_dpl(attr) != e->c->cpl)
+    if (!seg_fits_stack(attr, sel, e->c->cpl))
         emu_sel_fault(e, CPU_EXC_GP, sel);
     if (!(attr & SEG_P))
         emu_sel_fault(e, CPU_EXC_SS, sel);
@@ -118,11 +117,8 @@ static void load_data(struct emu *e, unsigned seg, uint16_t sel)
         return;
     }
     emu_need_desc(e, sel, &d, CPU_EXC_GP);
-    unsigned attr = desc_attr(&d), dpl = seg_dpl(attr);
-    bool code = attr & SEG_CODE, conforming = code && (attr & SEG_CE);
-    if (!(attr & SEG_S) || (code && !(attr & SEG_RW)))
-        emu_sel_fault(e, CPU_EXC_GP, sel);
-    if (!conforming && ((sel & 3u) > dpl || e->c->cpl > dpl))
+    unsigned attr = desc_attr(&d);
+    if (!seg_fits_data(attr, sel, e->c->cpl))
         emu_sel_fault(e, CPU_EXC_GP, sel);
     if (!(attr & SEG_P))
         emu_sel_fault(e, CPU_EXC_NP, sel);

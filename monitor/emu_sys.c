@@ -137,14 +137,8 @@ static void op_int(struct emu *e, const struct dinsn *d)
 /* SDM vol. 2, SYSENTER and SYSEXIT. */
 static void flat_segments(struct emu *e, unsigned cs, unsigned cpl)
 {
-    struct cpu *c = e->c;
-    unsigned dpl = cpl << 5;
     cs &= 0xFFFC;
-    c->seg[SCAN_CS] =
-        (struct cpu_seg){.limit = 0xFFFFFFFFu, .sel = (uint16_t)(cs | cpl), .attr = (uint16_t)(0xC09B | dpl)};
-    c->seg[SCAN_SS] = (struct cpu_seg){
-        .limit = 0xFFFFFFFFu, .sel = (uint16_t)((cs + 8) | cpl), .attr = (uint16_t)(0xC093 | dpl)};
-    c->cpl = cpl;
+    seg_set_flat(e->c, (uint16_t)(cs | cpl), (uint16_t)((cs + 8) | cpl), cpl);
     e->segs = true;
     emu_refresh(e);
     emu_stop(e);
@@ -184,16 +178,12 @@ static void op_pushf(struct emu *e, const struct dinsn *d)
 
 static void op_popf(struct emu *e, const struct dinsn *d)
 {
-    struct cpu *c = e->c;
-    unsigned iopl = c->eflags_sys >> 12 & 3;
-    uint32_t mask = CPU_ARITH | CPU_DF | CPU_TF | CPU_NT | CPU_AC | CPU_ID | CPU_RF, v;
     v86_iopl(e);
-    if (e->v86 || c->cpl <= iopl)
-        mask |= CPU_IF;
-    if (!e->v86 && c->cpl == 0)
-        mask |= CPU_IOPL | CPU_VIF | CPU_VIP;
-    v = emu_pop(e, d->i.opsize) & ~(uint32_t)(CPU_RF | CPU_VIF | CPU_VIP); /* cleared (SDM vol. 2, POPF) */
-    emu_put_flags(e, v, d->i.opsize == 2 ? mask & 0xFFFF : mask);
+    uint32_t mask = emu_flags_writable(e, d->i.opsize);
+    if (e->c->cpl == 0 && d->i.opsize == 4)
+        mask |= CPU_VIF | CPU_VIP;
+    /* RF, VIF and VIP are cleared (SDM vol. 2, POPF). */
+    emu_put_flags(e, emu_pop(e, d->i.opsize) & ~(uint32_t)(CPU_RF | CPU_VIF | CPU_VIP), mask);
 }
 
 static void need_iopl(struct emu *e)
@@ -277,13 +267,10 @@ static void op_group6(struct emu *e, const struct dinsn *d)
     /* VERR, VERW */
     bool ok = (sel & ~3u) && emu_read_desc(e, sel, &desc);
     if (ok) {
-        unsigned attr = desc_attr(&desc), dpl = seg_dpl(attr);
-        bool code = attr & SEG_CODE, conforming = code && (attr & SEG_CE);
-        ok = (attr & SEG_S) && (conforming || (dpl >= c->cpl && dpl >= (sel & 3u)));
-        if (d->reg == 4)
-            ok = ok && (!code || (attr & SEG_RW));
-        else
-            ok = ok && !code && (attr & SEG_RW);
+        unsigned attr = desc_attr(&desc);
+        ok = seg_fits_data(attr, sel, c->cpl);
+        if (d->reg == 5)
+            ok = ok && !(attr & SEG_CODE) && (attr & SEG_RW);
     }
     c->arith = ok ? c->arith | CPU_ZF : c->arith & ~(uint32_t)CPU_ZF;
 }
@@ -358,15 +345,14 @@ static void op_lar_lsl(struct emu *e, const struct dinsn *d)
     c->arith &= ~(uint32_t)CPU_ZF;
     if (!readable)
         return;
-    unsigned attr = desc_attr(&desc), dpl = seg_dpl(attr), type = attr & 0x1F;
-    bool conforming = (attr & 0x1C) == 0x1C;
+    unsigned attr = desc_attr(&desc), type = attr & 0x1F;
     /* System types that LAR and LSL accept (SDM vol. 2, tables 3-54 and 3-63). */
     static const uint32_t lar_ok =
                               1u << 1 | 1u << 2 | 1u << 3 | 1u << 4 | 1u << 5 | 1u << 9 | 1u << 11 | 1u << 12,
                           lsl_ok = 1u << 1 | 1u << 2 | 1u << 3 | 1u << 9 | 1u << 11;
     if (!(attr & SEG_S) && !((lsl ? lsl_ok : lar_ok) >> type & 1))
         return;
-    if (!conforming && (dpl < c->cpl || dpl < (sel & 3u)))
+    if (!seg_is_reachable(attr, sel, c->cpl))
         return;
     if (lsl) {
         struct cpu_seg s;
@@ -799,19 +785,16 @@ static void io_watch(struct emu *e, uint16_t port, unsigned size)
     }
 }
 
+static bool read_tss(void *from, uint32_t lin, uint32_t *word)
+{
+    *word = emu_sys_read(from, lin, 2);
+    return true;
+}
+
 void emu_io_check(struct emu *e, uint16_t port, unsigned size)
 {
-    const struct cpu *c = e->c;
-    if (e->pe && (e->v86 || c->cpl > (c->eflags_sys >> 12 & 3))) {
-        if (c->tr.unusable || !(c->tr.attr & 8) || c->tr.limit < 0x67)
-            emu_gp0(e);
-        uint32_t at = emu_sys_read(e, c->tr.base + 0x66, 2) + port / 8;
-        if (at + 1 > c->tr.limit) /* two bytes are always read (SDM vol. 1, 19.5.2) */
-            emu_gp0(e);
-        uint32_t bits = emu_sys_read(e, c->tr.base + at, 2) >> (port & 7);
-        if (bits & ((1u << size) - 1))
-            emu_gp0(e);
-    }
+    if (io_permission(e->c, port, size, read_tss, e) != IO_ALLOWED)
+        emu_gp0(e);
     if (unlikely(e->bp_port))
         io_watch(e, port, size);
 }
