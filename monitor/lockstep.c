@@ -717,6 +717,9 @@ static enum lockstep_result compare_unwound(struct machine *m, const struct scan
     struct lockstep *l = m->lockstep;
     uint32_t rf = l->translated.eflags_sys & CPU_RF; /* a signal in a repeat sets it (signals.c) */
     l->translated.eflags_sys &= ~rf;
+    /* An unmasked SIMD exception has set its flags in MXCSR when it is raised (SDM vol. 1, 11.5.2). */
+    if (i->cls == SCAN_CLASS_SIMD)
+        l->translated.fx[24] = (uint8_t)((l->translated.fx[24] & ~0x3Fu) | (l->before.fx[24] & 0x3F));
     if (state_same(&l->translated, &l->before)) {
         if (interrupted)
             undo_pushes(m);

@@ -301,7 +301,6 @@ struct machine {
     struct sigaction profile_action; /* what SIGPROF did before */
     uint64_t t0_ns, deadline_ns;
     volatile sig_atomic_t quit;
-    volatile uint32_t events; /* signals that have set cpu->host_event */
     bool ended;
     enum run_end end;
     enum restart restart; /* wanted before the next instruction */

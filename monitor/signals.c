@@ -249,7 +249,6 @@ static void on_event(int sig, siginfo_t *si, void *context)
         return;
     if (sig == SIG_KICK && si->si_code == SI_TIMER)
         m->pace = 1;
-    m->events++;
     m->vm.cpu->host_event = 1;
     uint64_t rip = (uint64_t)g[REG_RIP];
     if (in_range(rip, stub_enter_begin, stub_enter_end)) {
