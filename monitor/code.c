@@ -137,7 +137,7 @@ static int32_t entry_of(struct page_code *pc, uint32_t off)
 {
     const struct xlat_verso *v = &pc->verso;
     if (!pc->host && v->code_len < XLAT_NO_ENTRY) {
-        static int32_t all[SCAN_PAGE_SIZE];
+        static _Thread_local int32_t all[SCAN_PAGE_SIZE];
         pc->host = malloc(SCAN_PAGE_SIZE * sizeof(*pc->host));
         if (pc->host) {
             xlat_entries(v->unwind, v->unwind_len, all);

@@ -25,8 +25,10 @@
 #define RETRY_NS        20000u /* ask again when a signal met a sequence that cannot be unwound */
 #define ALT_STACK_BYTES (256u << 10)
 
-static struct machine *owner; /* one running machine per process: handlers have no argument */
-static void *alt_stack;
+/* Handlers have no argument: what runs on this thread. Each vCPU has a thread of its own, to which its timer and
+ * its faults are sent. */
+static _Thread_local struct machine *owner;
+static _Thread_local void *alt_stack;
 
 /* glibc's ucontext order of registers, by guest register number. */
 static const int greg_of[8] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_R14, REG_RBP, REG_RSI, REG_RDI};
