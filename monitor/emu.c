@@ -25,18 +25,13 @@ _Noreturn void emu_raise(struct emu *e, unsigned vector, bool has_error, uint32_
 
 /* -- Derived state ----------------------------------------------------------------------------------- */
 
-enum { FAST_READ = 1, FAST_WRITE = 2 };
-
-/* What may be done through a segment of limit FFFFFFFFh without looking at it again. By type bits 3..1 of the
- * descriptor in protected mode: code or data, expand-down or conforming, readable or writable. */
-static unsigned fast_access(const struct cpu_seg *s, bool real)
+/* In real mode everything may be done, but types that expand down keep their limit (unreal mode). */
+static unsigned free_access(const struct cpu_seg *s, bool real)
 {
-    static const uint8_t by_type[8] = {FAST_READ, FAST_READ | FAST_WRITE, 0, 0, 0, FAST_READ, 0, FAST_READ};
-    if (s->limit != 0xFFFFFFFFu)
-        return 0;
-    if (real)
-        return (s->attr & (SEG_CODE | SEG_CE)) != SEG_CE ? FAST_READ | FAST_WRITE : 0;
-    return s->unusable ? 0 : by_type[s->attr >> 1 & 7];
+    if (!real)
+        return cpu_seg_free(s);
+    bool down = (s->attr & (SEG_CODE | SEG_CE)) == SEG_CE;
+    return s->limit == 0xFFFFFFFFu && !down ? SEG_FREE_READ | SEG_FREE_WRITE : 0;
 }
 
 void emu_refresh(struct emu *e)
@@ -46,8 +41,8 @@ void emu_refresh(struct emu *e)
     e->v86 = e->pe && (c->eflags_sys & CPU_VM);
     e->seg_rd = e->seg_wr = 0;
     for (unsigned i = 0; i < 6; i++) {
-        unsigned fast = fast_access(&c->seg[i], emu_real(e));
-        e->seg_rd |= (uint8_t)((fast & FAST_READ) << i);
+        unsigned fast = free_access(&c->seg[i], emu_real(e));
+        e->seg_rd |= (uint8_t)((fast & SEG_FREE_READ) << i);
         e->seg_wr |= (uint8_t)(fast >> 1 << i);
     }
     e->code32 = c->seg[SCAN_CS].attr & SEG_DB;

@@ -1,12 +1,18 @@
 /* monitor/light.c: light exits, and the hooks of the emulator that every instruction may pass. See light.h:
  * general registers only. */
+#include "monitor/emu_internal.h"
 #include "monitor/light.h"
 #include "monitor/quick.h"
 #include "monitor/stubs.h"
 
-static bool flat_segment(const struct cpu_seg *s)
+static bool flat_data(const struct cpu_seg *s)
 {
-    return !s->unusable && s->base == 0 && s->limit == 0xFFFFFFFFu && (s->attr & 0x80);
+    return s->base == 0 && cpu_seg_free(s) == (SEG_FREE_READ | SEG_FREE_WRITE);
+}
+
+static bool flat_code(const struct cpu_seg *s)
+{
+    return s->base == 0 && (s->attr & SEG_CODE) && (cpu_seg_free(s) & SEG_FREE_READ);
 }
 
 void vm_segments_changed(struct vm *vm)
@@ -19,12 +25,9 @@ void vm_segments_changed(struct vm *vm)
     if (!vm->run)
         return;
     struct machine *m = machine_of(vm);
-    const struct cpu_seg *cs = &c->seg[SCAN_CS], *ss = &c->seg[SCAN_SS], *ds = &c->seg[SCAN_DS],
-                         *es = &c->seg[SCAN_ES];
-    /* Type bits: CS code and readable, data segments writable and not expand-down; SS and CS with D/B set. */
-    bool data = (ss->attr & 0x401E) == 0x4012 && (ds->attr & 0x1E) == 0x12 && (es->attr & 0x1E) == 0x12;
-    m->flat = flat_segment(cs) && (cs->attr & 0x401A) == 0x401A && flat_segment(ss) && flat_segment(ds) &&
-              flat_segment(es) && data;
+    const struct cpu_seg *cs = &c->seg[SCAN_CS], *ss = &c->seg[SCAN_SS];
+    m->flat = flat_code(cs) && flat_data(ss) && (cs->attr & ss->attr & SEG_DB) &&
+              flat_data(&c->seg[SCAN_DS]) && flat_data(&c->seg[SCAN_ES]);
 }
 
 void vm_exception(struct vm *vm, unsigned vector, bool has_error, uint32_t error)

@@ -389,8 +389,7 @@ bool window_mark_chunk(struct machine *m, gva_t a, bool user);
  * whatever its base; otherwise nothing. */
 static inline uint64_t window_for(const struct machine *m, const struct window *w, unsigned seg)
 {
-    const struct cpu_seg *s = &m->vm.cpu->seg[seg];
-    bool whole = !s->unusable && (s->attr & 0x9E) == 0x92 && s->limit == 0xFFFFFFFFu;
+    bool whole = cpu_seg_free(&m->vm.cpu->seg[seg]) == (SEG_FREE_READ | SEG_FREE_WRITE);
     return whole ? (uint64_t)(uintptr_t)w->base : (uint64_t)(uintptr_t)m->poison + WINDOW_BELOW;
 }
 /* Tells translated code about the window it is to use. */

@@ -187,7 +187,7 @@ bool mmu_walk(struct vm *vm, gva_t a, unsigned access, struct mmu_page *out, str
     }
     if (!(vm->cpu->cr0 & CPU_CR0_PG))
         return true;
-    bool write_ok = out->writable || (!(access & MMU_USER) && !(vm->cpu->cr0 & CPU_CR0_WP));
+    bool write_ok = mmu_may_write(vm->cpu, out->writable, access & MMU_USER);
     if (((access & MMU_USER) && !out->user) || ((access & MMU_WRITE) && !write_ok) ||
         ((access & MMU_EXEC) && !out->executable))
         return refuse(vm, a.v, access, ERROR_P, fault);

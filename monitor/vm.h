@@ -170,6 +170,15 @@ struct vm_x87_origin {
 };
 bool vm_x87_origin(struct vm *vm, uint32_t host_ip, struct vm_x87_origin *out);
 
+/* What may be done through a segment of the greatest limit without looking at it again, in protected mode (SDM vol. 3, 3.4.5.1 and 5.3):
+ * data that does not expand down is read, and written if it is writable; code is read if it is readable. By type bits 3..1. */
+enum { SEG_FREE_READ = 1, SEG_FREE_WRITE = 2 };
+static inline unsigned cpu_seg_free(const struct cpu_seg *s)
+{
+    static const uint8_t by_type[8] = {SEG_FREE_READ, SEG_FREE_READ | SEG_FREE_WRITE, 0, 0, 0, SEG_FREE_READ, 0, SEG_FREE_READ};
+    return s->unusable || s->limit != 0xFFFFFFFFu ? 0 : by_type[s->attr >> 1 & 7];
+}
+
 /* -- mmu.c ---------------------------------------------------------------------------------------------------------------- */
 enum { MMU_WRITE = 1, MMU_USER = 2, MMU_EXEC = 4 };
 struct mmu_fault {
@@ -186,6 +195,11 @@ struct mmu_page {
  * D. True: *out is filled. False: *fault is. Paging off: identity. Entries outside RAM read as all ones (not present enough: RSVD or NP as it
  * falls). Async-signal-safe. */
 bool mmu_walk(struct vm *vm, gva_t a, unsigned access, struct mmu_page *out, struct mmu_fault *fault);
+/* May a page with these rights be written? The supervisor may write any page unless CR0.WP is set (SDM vol. 3, 4.6.1). */
+static inline bool mmu_may_write(const struct cpu *c, bool writable, bool user)
+{
+    return writable || (!user && !(c->cr0 & CPU_CR0_WP));
+}
 /* The same without setting A/D bits or checking rights: is it mapped, and how? */
 bool mmu_probe(struct vm *vm, gva_t a, struct mmu_page *out);
 void mmu_flush_tlb(struct vm *vm);               /* everything */

@@ -308,7 +308,7 @@ static bool may_write(const struct machine *m, const struct window *w, const str
 {
     if (m->vm.code_pages[frame] || !(p->dirty || !paging_on(m)) || vm_frame(&m->vm, p->page.v, true) != frame)
         return false;
-    return p->writable || (!w->user && !(m->vm.cpu->cr0 & CPU_CR0_WP));
+    return mmu_may_write(m->vm.cpu, p->writable, w->user);
 }
 
 /* What an entry that changed means for its page's mapping. */
