@@ -471,6 +471,8 @@ static void run_emulated(struct machine *m)
     enum emu_result r = emu_run(&m->vm, EMULATE_BURST, (volatile int *)&m->vm.cpu->host_event, &done);
     m->insns += done;
     COUNT_ADD(m, EMULATED, done);
+    if (!lockstep_skipping(m) && !m->cfg->emulate_only)
+        COUNT_ADD(m, EMULATED_STATE, done);
     if (m->stepping)
         lockstep_alone_state(m, done);
     after_emulation(m, r);
