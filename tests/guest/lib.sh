@@ -72,11 +72,14 @@ run_guest() {
         >"$out" 2>"$out.err" </dev/null
 }
 
-# The console as two boots of the same kernel must agree on it: time stamps taken off; what measures the host or the time
-# of day loses its numbers, and what the host's load decides (whether the TSC could be calibrated, the PM timer's rate by the PIT) is left out; kernel lines are sorted, because messages of parallel initcalls and timers may change places.
+# The console as two boots of the same kernel must agree on it. Time stamps are taken off. Numbers are, in the lines that print a measurement
+# of the host or the time of day, and only there: the TSC's rate, the clock, when scheduling clock and audit began. Left out is what the host's load
+# decides: whether the PM timer kept pace with the PIT and so becomes a clock source, and what the kernel thinks of its clocks then. Lines are
+# sorted, because those of the kernel's own threads (unpacking the initramfs, audit, keyboard) come where they will.
 kernel_lines() {
-    tr -d '\r' <"$1" | grep -aE '^\[ *[0-9]+\.[0-9]+\]' | sed -E 's/^\[ *[0-9]+\.[0-9]+\] //' |
-        sed -E -e '/tsc:|TSC|clocksource|[Uu]nstable clock|sched_clock|PM-Timer running at invalid rate|took [0-9]+ usecs/d' -e '/tsc|TSC|clocksource|BogoMIPS|Calibrating|rtc_cmos|rtc-cmos|sched_clock|usec|random:|crng|audit:|PM: Magic|jiffies|[0-9]+ ms/s/(0x)?[0-9a-f]*[0-9][0-9a-f]*/N/g' | sort
+    tr -d '\r' <"$1" | sed -nE 's/^\[ *[0-9]+\.[0-9]+\] //p' |
+        sed -E -e '/^PM-Timer running at invalid rate|^clocksource: acpi_pm:|clocksource: (timekeeping watchdog|Marking|.*watchdog)|[Uu]nstable/d' \
+            -e '/^(tsc:|clocksource: tsc|Calibrating delay|rtc_cmos .*setting system clock|sched_clock: Marking|audit: type=)/s/(0x)?[0-9a-f]*[0-9][0-9a-f]*/N/g' | sort
 }
 # What user programs print: the script's own lines, in order.
 script_lines() {
