@@ -34,18 +34,19 @@ static unsigned rank_to_input(const struct pic_chip *c, unsigned rank)
 static int next_input(const struct pic_chip *c, bool master)
 {
     uint8_t busy = c->isr;
-    unsigned rank = highest_rank(c, c->irr & (uint8_t)~c->imr);
+    unsigned rank = highest_rank(c, c->irr & (uint8_t)~c->imr), busy_rank;
 
     if (rank == 8)
         return -1;
     /* Special Mask Mode: a level that is masked does not block others. */
     if (c->special_mask)
         busy &= (uint8_t)~c->imr;
+    busy_rank = highest_rank(c, busy);
     /* Special Fully Nested Mode: a slave in service is not locked out, so it can report a request of higher
-     * priority. */
-    if (c->fully_nested_special && master)
-        busy &= (uint8_t) ~(1u << CASCADE_IR);
-    return rank < highest_rank(c, busy) ? (int)rank_to_input(c, rank) : -1;
+     * priority; what is below the slave still is. */
+    if (c->fully_nested_special && master && rank == busy_rank && rank_to_input(c, rank) == CASCADE_IR)
+        return (int)CASCADE_IR;
+    return rank < busy_rank ? (int)rank_to_input(c, rank) : -1;
 }
 
 static void set_line(struct pic_chip *c, unsigned ir, bool level)

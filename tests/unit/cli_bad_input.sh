@@ -29,6 +29,8 @@ bad 2 "unknown cache action" - "$v" cache frobnicate
 for which in x 1,2,3 every:5 every:5,for:x for:5,every: every:5,for:10,skip:2 1,-2; do
     bad 2 "--lockstep=$which" - "$v" run x.iso --lockstep="$which"
 done
+bad 2 "unknown device" - "$v" run x.iso --device frobnicate
+grep -q 'testdev' "$tmp/err" || fail "unknown device: the message does not say which there are"
 bad 2 "unknown trace event" - "$v" run x.iso --trace-events frobnicate
 expect_status 0 "--help" "$v" --help
 for s in 20 21 22 23 24 25 26 27 30 31 33 34; do

@@ -248,6 +248,76 @@ START_TEST(special_fully_nested_master_takes_higher_slave_request)
     pulse(8);
     ck_assert(dev_intr_level(m.bus));
     ck_assert_uint_eq(dev_intr_ack(m.bus), 0x38);
+    pulse(3); /* below the slave at the master: waits as ever */
+    ck_assert(!dev_intr_level(m.bus));
+    out8(0xA0, 0x20);
+    out8(0xA0, 0x20);
+    out8(0x20, 0x20);
+    ck_assert_uint_eq(dev_intr_ack(m.bus), 0x33);
+}
+END_TEST
+
+START_TEST(auto_eoi_with_rotation_makes_served_level_lowest)
+{
+    linux_init_8259(true);
+    out8(0x21, 0);
+    out8(0x20, 0x80); /* rotate in automatic EOI mode: set */
+    irq(3, true);
+    irq(4, true);
+    ck_assert_uint_eq(dev_intr_ack(m.bus), 0x33);
+    pulse(3);
+    ck_assert_uint_eq(dev_intr_ack(m.bus), 0x34); /* 3 is the lowest now */
+    ck_assert_uint_eq(dev_intr_ack(m.bus), 0x33);
+    out8(0x20, 0x00); /* clear: the order stays as it is */
+    pulse(5);
+    pulse(4);
+    ck_assert_uint_eq(dev_intr_ack(m.bus), 0x34);
+    pulse(4);
+    ck_assert_uint_eq(dev_intr_ack(m.bus), 0x34);
+    ck_assert_uint_eq(dev_intr_ack(m.bus), 0x35);
+}
+END_TEST
+
+START_TEST(poll_of_the_pair_names_the_slave_then_its_level)
+{
+    unmask_all();
+    out8(0x20, 0x0C);
+    ck_assert_uint_eq(in8(0x20) & 0x80, 0); /* nothing */
+    irq(14, true);
+    out8(0x20, 0x0C);
+    ck_assert_uint_eq(in8(0x21), 0x82); /* the next read of either port */
+    out8(0xA0, 0x0C);
+    ck_assert_uint_eq(in8(0xA0), 0x86);
+    ck_assert(!dev_intr_level(m.bus));
+    out8(0xA0, 0x0B);
+    ck_assert_uint_eq(in8(0xA0), 0x40); /* both are in service */
+    out8(0x20, 0x0B);
+    ck_assert_uint_eq(in8(0x20), 0x04);
+    out8(0xA0, 0x20);
+    out8(0x20, 0x20);
+    ck_assert_uint_eq(in8(0x20), 0); /* the selection stays */
+}
+END_TEST
+
+START_TEST(non_specific_eoi_in_special_mask_mode_leaves_masked_levels_in_service)
+{
+    unmask_all();
+    irq(1, true);
+    dev_intr_ack(m.bus);
+    out8(0x21, 0x02);
+    out8(0x20, 0x68); /* special mask mode */
+    irq(4, true);
+    ck_assert_uint_eq(dev_intr_ack(m.bus), 0x34);
+    out8(0x20, 0x20);
+    out8(0x20, 0x0B);
+    ck_assert_uint_eq(in8(0x20), 0x02);
+    pulse(5);
+    ck_assert_uint_eq(dev_intr_ack(m.bus), 0x35);
+    pulse(6);
+    ck_assert(!dev_intr_level(m.bus)); /* unmasked levels in service go on to hold back lower ones */
+    out8(0x20, 0x48);                  /* back */
+    out8(0x20, 0x20);
+    ck_assert_uint_eq(in8(0x20), 0x20); /* the highest in service was 1 */
 }
 END_TEST
 
@@ -284,6 +354,9 @@ static void add(TCase *t)
     tcase_add_test(t, poll_acknowledges_and_names_the_level);
     tcase_add_test(t, special_mask_mode_lets_lower_levels_through);
     tcase_add_test(t, special_fully_nested_master_takes_higher_slave_request);
+    tcase_add_test(t, auto_eoi_with_rotation_makes_served_level_lowest);
+    tcase_add_test(t, poll_of_the_pair_names_the_slave_then_its_level);
+    tcase_add_test(t, non_specific_eoi_in_special_mask_mode_leaves_masked_levels_in_service);
     tcase_add_test(t, icw1_resets_edges_mask_and_service);
 }
 
