@@ -235,6 +235,12 @@ static struct inst **inst_bucket(struct machine *m, const struct page_code *pc, 
     return &m->inst_hash[(h >> 24) % INST_HASH];
 }
 
+static uint32_t *thunk_bucket(struct machine *m, const struct inst *in, uint32_t eip)
+{
+    uint64_t h = (uint64_t)eip * 0x9E3779B1u ^ (uint32_t)(in - m->inst_pool) * 0x85EBCA6Bu;
+    return &m->thunk_hash[(uint32_t)(h >> 7) % THUNK_HASH];
+}
+
 static struct inst *inst_find(struct machine *m, const struct page_code *pc, uint32_t lin)
 {
     for (struct inst *in = *inst_bucket(m, pc, lin); in; in = in->next_in_hash)
@@ -494,33 +500,58 @@ static void reach_user(struct machine *m, struct inst *in)
  * -------------------------------------------------------------------------------------------------------------
  */
 
-void code_flush_all(struct machine *m)
+/* Empties the tables entry by entry, as far as they are filled. */
+static void forget_insts(struct machine *m)
 {
-    COUNT(m, CODE_FLUSHES);
-    emu_x87_settle(&m->vm);
-    TRACE(m, PAGE_FLUSH, m->code_used - THUNK_BYTES);
-    for (unsigned i = 0; i < PAGE_HASH; i++)
-        for (struct page_code *pc = m->page_hash[i]; pc; pc = pc->next)
-            pc->insts = NULL;
-    memset(m->code_owner, 0, (m->code_used / CODE_GRANULE + 1) * sizeof(*m->code_owner));
-    memset(m->inst_hash, 0, INST_HASH * sizeof(*m->inst_hash));
-    memset(m->thunk_hash, 0, THUNK_HASH * sizeof(*m->thunk_hash));
+    for (uint32_t i = 0; i < m->inst_used; i++) {
+        struct inst *in = &m->inst_pool[i];
+        m->inst_at[in->lin >> 12] = NULL;
+        memset(in->reached, 0, sizeof(in->reached));
+        if (in->dead)
+            continue;
+        *inst_bucket(m, in->page, in->lin) = NULL;
+        in->page->insts = NULL;
+    }
+    for (uint32_t n = 0; n < m->thunk_used; n++)
+        if (m->thunk[n].inst)
+            *thunk_bucket(m, m->thunk[n].inst, m->thunk[n].eip) = 0;
     for (uint32_t i = 0; i < m->link_used; i++) {
         m->link_by_page[0][m->link[i].target >> 12] = 0;
         m->link_by_page[1][m->link[i].target >> 12] = 0;
         m->inst_at[m->link[i].target >> 12] = NULL;
     }
-    for (uint32_t i = 0; i < m->inst_used; i++)
-        m->inst_at[m->inst_pool[i].lin >> 12] = NULL;
-    m->link_used = 0;
-    m->thunk_used = 0;
-    for (uint32_t i = 0; i < m->inst_used; i++)
-        memset(m->inst_pool[i].reached, 0, sizeof(m->inst_pool[i].reached));
-    m->inst_used = 0;
+    memset(m->code_owner + THUNK_BYTES / CODE_GRANULE, 0,
+           (m->code_used - THUNK_BYTES) / CODE_GRANULE * sizeof(*m->code_owner));
+    m->inst_used = m->thunk_used = m->link_used = 0;
     m->inst_free = NULL;
     m->code_used = THUNK_BYTES;
+}
+
+void code_flush_all(struct machine *m)
+{
+    COUNT(m, CODE_FLUSHES);
+    emu_x87_settle(&m->vm);
+    TRACE(m, PAGE_FLUSH, m->code_used - THUNK_BYTES);
+    forget_insts(m);
     window_forget_branches(m);
     profile_flushed(m);
+}
+
+void code_reset(struct machine *m)
+{
+    forget_insts(m);
+    memset(m->smc, 0, m->frames * sizeof(*m->smc));
+    for (uint32_t pfn = 0; pfn < m->frames; pfn++) {
+        if (!m->vm.code_pages[pfn])
+            continue;
+        struct page_code **bucket = &m->page_hash[code_page_bucket(pfn)];
+        for (struct page_code *pc = *bucket, *next; pc; pc = next) {
+            next = pc->next;
+            page_code_free(pc);
+        }
+        *bucket = NULL;
+        m->vm.code_pages[pfn] = 0;
+    }
 }
 
 static struct inst *inst_make(struct machine *m, struct page_code *pc, uint32_t lin)
@@ -600,15 +631,13 @@ bool code_in_thunks(struct machine *m, uint64_t rip)
 
 static uint32_t thunk_get(struct machine *m, struct inst *in, uint32_t eip, uint32_t host)
 {
-    uint32_t h =
-        (uint32_t)(((uint64_t)eip * 0x9E3779B1u ^ (uint32_t)(in - m->inst_pool) * 0x85EBCA6Bu) >> 7) %
-        THUNK_HASH;
-    for (uint32_t n = m->thunk_hash[h]; n; n = m->thunk[n - 1].next_in_hash)
+    uint32_t *bucket = thunk_bucket(m, in, eip);
+    for (uint32_t n = *bucket; n; n = m->thunk[n - 1].next_in_hash)
         if (m->thunk[n - 1].inst == in && m->thunk[n - 1].eip == eip)
             return n - 1;
     uint32_t n = m->thunk_used++;
-    m->thunk[n] = (struct thunk){eip, in, in->thunks, m->thunk_hash[h], true};
-    m->thunk_hash[h] = n + 1;
+    m->thunk[n] = (struct thunk){eip, in, in->thunks, *bucket, true};
+    *bucket = n + 1;
     in->thunks = n + 1;
     write_thunk(m, (uint64_t)n * THUNK_SIZE, eip, in->code_off + host);
     return n;

@@ -32,6 +32,8 @@ static uint64_t now_ns(void *opaque)
 static void set_deadline(void *opaque, uint64_t at)
 {
     struct machine *m = heavy(opaque);
+    if (m->cfg->clock_stopped)
+        return;
     m->deadline_ns = at;
     if (!m->slow_clock) /* then lockstep looks at the clock */
         signals_set_timer(m, at == UINT64_MAX ? 0 : at + m->t0_ns);

@@ -93,7 +93,7 @@ uint32_t machine_mode(const struct machine *m)
         mode |= XLAT_MODE_TSC_TRAP;
     if ((c->cr0 & (CPU_CR0_EM | CPU_CR0_TS)) || !(c->cr4 & CPU_CR4_OSFXSR) || c->ferr)
         mode |= XLAT_MODE_FPU_TRAP;
-    if (c->tsc_offset || ((c->cr4 & CPU_CR4_TSD) && c->cpl == 3))
+    if (c->tsc_offset || c->host_tsc_stopped || ((c->cr4 & CPU_CR4_TSD) && c->cpl == 3))
         mode |= XLAT_MODE_TSC_TRAP;
     return mode;
 }
@@ -184,7 +184,7 @@ uint32_t light_emulate(struct machine *m, uint32_t why, uint32_t operand)
         if (why == XLAT_STUB_SREG && m->light_result == EMU_OK)
             light_remember_segment(m, operand);
     }
-    if (m->light_result != EMU_OK || c->host_event || (c->irq_pending && c->vif) ||
+    if (m->light_result != EMU_OK || c->host_event || (c->eflags_sys & CPU_RF) || (c->irq_pending && c->vif) ||
         (cpl == 0 && c->cpl == 3 && m->pf_pending) || !machine_translatable(m))
         return STUB_EXIT_LIGHT;
     if (!window_ready(m)) {
@@ -193,6 +193,5 @@ uint32_t light_emulate(struct machine *m, uint32_t why, uint32_t operand)
         if (m->ended)
             return STUB_EXIT_LIGHT;
     }
-    machine_take_rf(m);
     return STUB_GO_ON;
 }

@@ -97,6 +97,8 @@ void window_reset_all(struct machine *m);
 /* A lockstep stretch begins: no page is writable any more until it is written to (PAGE_HELD). It ends: all are again. */
 void window_hold_writes(struct machine *m);
 void window_give_writes(struct machine *m);
+/* As after window_init(), but address space once reserved is kept. */
+void window_power_cycle(struct machine *m);
 
 /* -- code.c: patched pages in memory
  * -------------------------------------------------------------------------------------- */
@@ -154,6 +156,8 @@ static inline unsigned code_page_bucket(uint32_t pfn) /* index of page_hash[] */
 
 bool code_init(struct machine *m, char *err, size_t err_size);
 void code_destroy(struct machine *m);
+/* As code_init() left it. Takes time for what was used, not for the size of the tables. */
+void code_reset(struct machine *m);
 /* Finds or makes the check thunk for eip, in the current mode and window. Host address, or 0: *fault tells
  * why (page fault, or not translatable: emulate). */
 enum code_result {
@@ -273,7 +277,6 @@ struct machine {
     bool light;              /* light exits are allowed (light.h) */
     struct trace *trace;     /* NULL: none */
     uint64_t tracing;        /* kinds of events wanted now */
-    uint32_t entry_rf;       /* EFLAGS.RF when translated code was entered */
     bool sti_seen;           /* an interrupt waits for the instruction behind what may be an STI */
     struct lockstep *lockstep; /* NULL: not asked for */
     bool stepping;           /* in a lockstep stretch: code made with XLAT_OPT_STEP, no light exits */
@@ -349,13 +352,6 @@ static inline uint32_t ibtc_index(uint32_t eip, uint32_t mask)
 {
     return (eip + (eip >> 4 | eip << 28)) & mask;
 }
-/* Before translated code runs: RF goes with the first instruction. It holds back instruction breakpoints only,
- * and translated code runs only while none is enabled. */
-static inline void machine_take_rf(struct machine *m)
-{
-    m->entry_rf = m->vm.cpu->eflags_sys & CPU_RF;
-    m->vm.cpu->eflags_sys &= ~(uint32_t)CPU_RF;
-}
 /* Empties the shadow stack: its return addresses may lead to code that is no longer right. */
 static inline void machine_reset_shadow(struct machine *m)
 {
@@ -372,11 +368,12 @@ static inline void window_enter(struct machine *m, struct window *w)
     machine_reset_shadow(m);
     COUNT(m, WINDOW_SWITCHES);
 }
-/* Tells instructions of CPL 0 where user memory is. */
+/* Tells instructions of CPL 0 where user memory is. Where there is none, not the address that stands for unusable segments
+ * (window_for()): the fault handler tells the two by it. */
 static inline void window_publish_data(struct machine *m)
 {
     bool usable = m->data && !m->data->stale;
-    uint64_t base = usable ? (uint64_t)(uintptr_t)m->data->base : (uint64_t)(uintptr_t)m->poison + WINDOW_BELOW;
+    uint64_t base = usable ? (uint64_t)(uintptr_t)m->data->base : (uint64_t)(uintptr_t)m->poison + WINDOW_BELOW + PAGE_SIZE_;
     if (base == m->data_base || !m->window[0].live)
         return;
     m->data_base = base;
@@ -410,4 +407,12 @@ static inline void window_publish(struct machine *m, const struct window *w)
     quick_check_memory(c);
 }
 
+/* run.c: run_machine() in its parts, for those who run many machines in one process (tests/fuzz); the vCPU's thread.
+ * machine_open(): a machine without a guest, vCPU as after RESET, RAM zero. cfg and res must outlive it. NULL: res->error says why.
+ * machine_run(): to its end, which is in res. machine_power_cycle(): as machine_open() left it, but RAM is as it was; false: out of
+ * memory. Only between runs. */
+struct machine *machine_open(const struct run_config *cfg, struct run_result *res);
+void machine_run(struct machine *m);
+bool machine_power_cycle(struct machine *m);
+void machine_close(struct machine *m);
 #endif

@@ -38,6 +38,8 @@ uint64_t machine_now_ns(void)
 
 uint64_t machine_guest_ns(const struct machine *m)
 {
+    if (m->cfg->clock_stopped)
+        return 0;
     return m->slow_clock ? lockstep_guest_ns(m) : machine_now_ns() - m->t0_ns;
 }
 
@@ -230,6 +232,8 @@ static void idle(struct machine *m)
     struct cpu *c = m->vm.cpu;
     uint64_t from = machine_now_ns();
     uint8_t was = vm_doing(&m->vm, RUN_DOING_IDLE);
+    if (m->cfg->clock_stopped && !(c->irq_pending && c->vif) && !nmi_due(c))
+        machine_end(m, RUN_QUIT);
     TRACE(m, HLT, 0);
     while (!m->ended && c->halted && !(c->irq_pending && c->vif) && !nmi_due(c)) {
         if (m->out_len)
@@ -409,10 +413,7 @@ static void run_translated(struct machine *m)
     machine_prepare(m);
     if (m->ended)
         return;
-    machine_take_rf(m);
     uint32_t why = stub_enter(c);
-    if (why == STUB_EXIT_ABORTED)
-        c->eflags_sys |= m->entry_rf; /* no instruction was run */
     if (why != STUB_EXIT_LIGHT)
         COUNT(m, EXITS);
     if (xlat_stub_emulates(why)) {
@@ -444,7 +445,6 @@ static void run_lockstep(struct machine *m)
     machine_prepare(m);
     if (m->ended)
         return;
-    machine_take_rf(m);
     switch (lockstep_step(m)) {
     case LOCKSTEP_RESOLVE:
         resolve(m);
@@ -455,9 +455,6 @@ static void run_lockstep(struct machine *m)
         break;
     case LOCKSTEP_FAULT:
         emulate_faulting(m);
-        break;
-    case LOCKSTEP_SIGNAL:
-        m->vm.cpu->eflags_sys |= m->entry_rf; /* no instruction was run to its end */
         break;
     default:
         break;
@@ -478,7 +475,7 @@ static void run_emulated(struct machine *m)
     after_emulation(m, r);
 }
 
-/* The instruction after STI or a load of SS. */
+/* The instruction after STI, a load of SS, or an IRET that set RF. */
 static void emulate_shadowed(struct machine *m)
 {
     if (m->stepping)
@@ -503,7 +500,7 @@ static void loop(struct machine *m)
             continue;
         if (c->halted)
             idle(m);
-        else if (c->shadow)
+        else if (c->shadow || (c->eflags_sys & CPU_RF)) /* translated code does not know them; both last for one instruction */
             emulate_shadowed(m);
         else if (!machine_translatable(m) || lockstep_skipping(m))
             run_emulated(m);
@@ -550,20 +547,11 @@ fail:
     return false;
 }
 
-static bool make_cpu(struct machine *m, char *err, size_t size)
+/* All of the vCPU that is not guest state. */
+static void wire_cpu(struct machine *m)
 {
-    struct cpu *c = aligned_alloc(64, (sizeof(*c) + 63) & ~(size_t)63);
-    uint64_t bytes = SHADOW_BYTES + 2 * PAGE_SIZE_;
-    m->shadow_stack = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (!c || m->shadow_stack == MAP_FAILED ||
-        mprotect(m->shadow_stack + PAGE_SIZE_, SHADOW_BYTES, PROT_READ | PROT_WRITE) != 0) {
-        snprintf(err, size, "cannot allocate the vCPU: %s", strerror(errno));
-        free(c);
-        return false;
-    }
+    struct cpu *c = m->vm.cpu;
     memset(c, 0, sizeof(*c));
-    m->vm.cpu = c;
-    m->shadow_size = bytes;
     /* The bottom entry is the return-miss stub; a free slot above it is where that stub looks after popping.
      */
     m->shadow_top = (uint64_t)(uintptr_t)m->shadow_stack + PAGE_SIZE_ + SHADOW_BYTES - 64;
@@ -592,41 +580,60 @@ static bool make_cpu(struct machine *m, char *err, size_t size)
     c->mask_host_flags = CPU_HOST_FLAGS;
     c->mask_if = CPU_IF;
     c->mask_chunk = ~0u << CPU_CHUNK_SHIFT;
+    c->host_tsc_stopped = m->cfg->clock_stopped;
+}
+
+static bool make_cpu(struct machine *m, char *err, size_t size)
+{
+    struct cpu *c = aligned_alloc(64, (sizeof(*c) + 63) & ~(size_t)63);
+    uint64_t bytes = SHADOW_BYTES + 2 * PAGE_SIZE_;
+    m->shadow_stack = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (!c || m->shadow_stack == MAP_FAILED ||
+        mprotect(m->shadow_stack + PAGE_SIZE_, SHADOW_BYTES, PROT_READ | PROT_WRITE) != 0) {
+        snprintf(err, size, "cannot allocate the vCPU: %s", strerror(errno));
+        free(c);
+        return false;
+    }
+    m->vm.cpu = c;
+    m->shadow_size = bytes;
+    wire_cpu(m);
+    return true;
+}
+
+/* Devices and vCPU as after power-on. */
+static bool power_on(struct machine *m)
+{
+    int64_t epoch_s = m->cfg->clock_stopped ? 0 : (int64_t)time(NULL);
+    m->t0_ns = machine_now_ns();
+    m->deadline_ns = UINT64_MAX;
+    m->vm.bus = dev_bus_create(&machine_host_ops, m, m->cfg->ram_bytes, epoch_s);
+    if (!m->vm.bus)
+        return false;
+    for (unsigned i = 0; i < DEV_EXTRA_COUNT; i++)
+        if (m->cfg->extras >> i & 1)
+            dev_bus_add(m->vm.bus, (enum dev_extra)i);
+    dev_apic_set_clock(m->vm.bus, 62500000); /* until the real rate is known */
+    emu_reset(&m->vm);
     return true;
 }
 
 static bool start(struct machine *m, char *err, size_t size)
 {
-    struct tsc_reading from = tsc_read();
     if (!make_ram(m, err, size) || !make_cpu(m, err, size))
         return false;
     m->vm.run = m;
     m->trace = m->cfg->trace;
     machine_observe(m);
-    if (!window_init(m, err, size) || !code_init(m, err, size) || !lockstep_init(m, err, size))
+    if (!window_init(m, err, size) || !code_init(m, err, size) || !lockstep_init(m, err, size) || !signals_init(m, err, size))
         return false;
-    m->t0_ns = machine_now_ns();
-    m->deadline_ns = UINT64_MAX;
-    if (!signals_init(m, err, size))
-        return false;
-    m->vm.bus = dev_bus_create(&machine_host_ops, m, m->cfg->ram_bytes, (int64_t)time(NULL));
-    if (!m->vm.bus) {
+    if (!power_on(m)) {
         snprintf(err, size, "out of memory for the devices");
         return false;
     }
-    for (unsigned i = 0; i < DEV_EXTRA_COUNT; i++)
-        if (m->cfg->extras >> i & 1)
-            dev_bus_add(m->vm.bus, (enum dev_extra)i);
-    emu_reset(&m->vm);
-    if (!boot_start(m, err, size))
-        return false;
-    m->vm.cpu->tsc_hz = tsc_rate(from);
-    m->vm.cpu->tsc_invariant = host_tsc_invariant();
-    dev_apic_set_clock(m->vm.bus, (uint32_t)(m->vm.cpu->tsc_hz / 16)); /* as CPUID leaf 15h says */
     return true;
 }
 
-static void finish(struct machine *m)
+void machine_close(struct machine *m)
 {
     signals_end(m);
     if (m->vm.bus) {
@@ -651,6 +658,59 @@ static void finish(struct machine *m)
         munmap(m->shadow_stack, m->shadow_size);
     free(m->vm.code_pages);
     free(m->vm.cpu);
+    free(m);
+}
+
+struct machine *machine_open(const struct run_config *cfg, struct run_result *res)
+{
+    memset(res, 0, sizeof(*res));
+    struct machine *m = calloc(1, sizeof(*m));
+    if (!m) {
+        snprintf(res->error, sizeof(res->error), "out of memory");
+        return NULL;
+    }
+    m->cfg = cfg;
+    m->res = res;
+    m->counter = res->counter;
+    m->ram_fd = m->code_fd = -1;
+    if (!start(m, res->error, sizeof(res->error))) {
+        machine_close(m);
+        return NULL;
+    }
+    return m;
+}
+
+bool machine_power_cycle(struct machine *m)
+{
+    window_power_cycle(m);
+    code_reset(m);
+    dev_bus_destroy(m->vm.bus);
+    memset(m->res, 0, sizeof(*m->res));
+    memset(m->site, 0, sizeof(m->site));
+    wire_cpu(m);
+    m->why = m->operand = m->mode = 0;
+    m->vm.apic_page = 0;
+    m->intr = m->pf_pending = m->ended = m->sti_seen = false;
+    m->quit = 0;
+    m->end = RUN_POWER_OFF;
+    m->restart = RESTART_NONE;
+    m->insns = 0;
+    m->input_head = m->input_tail = m->out_len = 0;
+    signals_set_timer(m, 0);
+    return power_on(m);
+}
+
+void machine_run(struct machine *m)
+{
+    running = m;
+    m->vm.cpu->host_event = 1;
+    if (profile_start(m, m->res->error, sizeof(m->res->error)))
+        loop(m);
+    else
+        machine_end(m, RUN_FAILED);
+    profile_stop(m);
+    running = NULL;
+    m->res->end = m->end;
 }
 
 void run_quit(void)
@@ -665,30 +725,16 @@ void run_quit(void)
 
 void run_machine(const struct run_config *cfg, struct run_result *out)
 {
-    memset(out, 0, sizeof(*out));
-    struct machine *m = calloc(1, sizeof(*m));
-    if (!m) {
-        out->end = RUN_FAILED;
-        snprintf(out->error, sizeof(out->error), "out of memory");
-        return;
-    }
-    m->cfg = cfg;
-    m->res = out;
-    m->counter = out->counter;
-    m->ram_fd = m->code_fd = -1;
     struct timespec cpu0, cpu1;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu0);
     uint64_t wall0 = machine_now_ns();
-    if (start(m, out->error, sizeof(out->error))) {
-        running = m;
-        m->vm.cpu->host_event = 1;
-        if (profile_start(m, out->error, sizeof(out->error)))
-            loop(m);
-        else
-            machine_end(m, RUN_FAILED);
-        profile_stop(m);
-        running = NULL;
-        out->end = m->end;
+    struct tsc_reading from = tsc_read();
+    struct machine *m = machine_open(cfg, out);
+    if (m && boot_start(m, out->error, sizeof(out->error))) {
+        m->vm.cpu->tsc_hz = tsc_rate(from);
+        m->vm.cpu->tsc_invariant = host_tsc_invariant();
+        dev_apic_set_clock(m->vm.bus, (uint32_t)(m->vm.cpu->tsc_hz / 16)); /* as CPUID leaf 15h says */
+        machine_run(m);
     } else {
         out->end = RUN_FAILED;
     }
@@ -696,6 +742,6 @@ void run_machine(const struct run_config *cfg, struct run_result *out)
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu1);
     out->cpu_ns =
         (uint64_t)(cpu1.tv_sec - cpu0.tv_sec) * 1000000000u + (uint64_t)cpu1.tv_nsec - (uint64_t)cpu0.tv_nsec;
-    finish(m);
-    free(m);
+    if (m)
+        machine_close(m);
 }

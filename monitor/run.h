@@ -151,6 +151,8 @@ struct run_config {
     FILE *perf_map;                /* names of code memory for perf; NULL: none */
     unsigned extras;               /* bit per enum dev_extra (devices/bus.h): devices not every machine has */
     uint64_t stop_after_insns;     /* emulated-only/lockstep runs: stop after that many (0: never) */
+    bool clock_stopped;            /* time stands still: equal guests run equally. No timer fires, the TSC counts nothing, and a machine
+                                      that waits for an interrupt nothing can raise ends with RUN_QUIT */
 };
 
 /* Counters: RUN_COUNTER(id, "name", "meaning") in counter.def; all of them in run_result.counter[]. */

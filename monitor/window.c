@@ -220,6 +220,11 @@ static void drop_page(struct machine *m, struct window *w, struct region *r, uns
 
 static void window_reset(struct machine *m, struct window *w)
 {
+    if (!w->region_count) { /* nothing is mapped outside a region */
+        flush_ibtc(w);
+        w->stale = false;
+        return;
+    }
     while (w->region_count) {
         struct region *r = w->region[w->region_list[0]];
         for (unsigned i = 0; i < REGION_PAGES; i++)
@@ -237,6 +242,20 @@ void window_reset_all(struct machine *m)
     for (unsigned i = 0; i < WINDOW_MAX; i++)
         if (m->window[i].live)
             window_reset(m, &m->window[i]);
+}
+
+void window_power_cycle(struct machine *m)
+{
+    window_reset_all(m);
+    for (unsigned i = 0; i < WINDOW_MAX; i++)
+        m->window[i].used_at = 0;
+    m->current = m->last_user = m->data = NULL;
+    m->data_base = m->window_clock = 0;
+    m->user_chunks = 0;
+    memset(m->chunk_flips, 0, sizeof(m->chunk_flips));
+    memset(m->window_volatile, 0, sizeof(m->window_volatile));
+    m->paging_cr0 = m->paging_cr4 = 0;
+    m->paging_efer = 0;
 }
 
 static struct region *region_get(struct machine *m, struct window *w, uint32_t index)

@@ -614,8 +614,12 @@ static void leave(struct context *c)
     emit_mov32_rr(&c->e, HOST_ESP, HOST_R8);
 }
 
+/* As with POPA. The lowest slot is written with what it holds, so that a fault in the second of two pages leaves the first one as
+ * it was. */
 static void pusha(struct context *c)
 {
+    emit_mov32_load(&c->e, HOST_R8, stack(c, -32));
+    emit_mov32_store(&c->e, stack(c, -32), HOST_R8);
     for (unsigned reg = 0; reg < 8; reg++)
         emit_mov32_store(&c->e, stack(c, -4 * (int32_t)(reg + 1)), host_gpr(reg));
     emit_adjust_esp(c, -32);

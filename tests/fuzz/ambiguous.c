@@ -1,0 +1,175 @@
+/* tests/fuzz/ambiguous.c: see ambiguous.h. */
+#include "ambiguous.h"
+
+#include <string.h>
+
+#include "scanner/scan.h"
+
+#define PS        0x80u
+#define HARDWARE  0x60u /* A and D: set by the processor, cleared by software only */
+#define FRAME(e)  ((e)&0xFFFFFF000ull)
+#define NOT_TABLE UINT64_MAX
+
+struct view {
+    const struct vm *vm;
+    const uint8_t *ref; /* RAM as of the last invalidation */
+    bool pae;
+};
+
+static uint64_t entry_at(const struct view *v, const uint8_t *ram, uint64_t at)
+{
+    uint64_t e = 0;
+    if (at + 8 > v->vm->ram_bytes)
+        return 0;
+    memcpy(&e, ram + at, v->pae ? 8 : 4);
+    return e;
+}
+
+/* Is one page of paging entries as it was, but for what the processor itself sets? */
+static bool table_same(const struct view *v, uint64_t table)
+{
+    unsigned size = v->pae ? 8 : 4;
+    if (table + PAGE_SIZE_ > v->vm->ram_bytes || !memcmp(v->vm->ram + table, v->ref + table, PAGE_SIZE_))
+        return true;
+    for (unsigned i = 0; i < PAGE_SIZE_; i += size) {
+        uint64_t was = entry_at(v, v->ref, table + i), is = entry_at(v, v->vm->ram, table + i);
+        if ((was ^ is) & ~(uint64_t)(HARDWARE & is))
+            return false;
+    }
+    return true;
+}
+
+static uint64_t table_of(const struct view *v, uint64_t pde)
+{
+    bool large = (pde & PS) && (v->pae || (v->vm->cpu->cr4 & CPU_CR4_PSE));
+    return (pde & 1) && !large ? FRAME(pde) : NOT_TABLE;
+}
+
+static bool directory_same(const struct view *v, uint64_t dir)
+{
+    unsigned size = v->pae ? 8 : 4;
+    uint64_t last = NOT_TABLE;
+    if (!table_same(v, dir))
+        return false;
+    for (unsigned i = 0; i < PAGE_SIZE_ && dir + i < v->vm->ram_bytes; i += size) {
+        uint64_t table = table_of(v, entry_at(v, v->vm->ram, dir + i));
+        if (table != NOT_TABLE && table != last && !table_same(v, table))
+            return false;
+        last = table;
+    }
+    return true;
+}
+
+/* Are all paging structures in use what they were? */
+static bool all_same(const struct view *v)
+{
+    const struct cpu *c = v->vm->cpu;
+    if (!(c->cr0 & CPU_CR0_PG))
+        return true;
+    if (!v->pae)
+        return directory_same(v, c->cr3 & ~PAGE_MASK_);
+    for (unsigned i = 0; i < 4; i++)
+        if ((c->pdpte[i] & 1) && !directory_same(v, FRAME(c->pdpte[i])))
+            return false;
+    return true;
+}
+
+static void accept_entry(const struct view *v, uint8_t *ref, uint64_t at)
+{
+    if (at + 8 <= v->vm->ram_bytes)
+        memcpy(ref + at, v->vm->ram + at, v->pae ? 8 : 4);
+}
+
+/* INVLPG a: the entries above it are taken as they are now. */
+static void accept_page(const struct view *v, uint8_t *ref, uint32_t a)
+{
+    const struct cpu *c = v->vm->cpu;
+    uint64_t pde =
+        v->pae ? FRAME(c->pdpte[a >> 30]) + (a >> 21 & 511) * 8 : (c->cr3 & ~PAGE_MASK_) + (a >> 22) * 4;
+    uint64_t table = table_of(v, entry_at(v, v->vm->ram, pde));
+    accept_entry(v, ref, pde);
+    if (table != NOT_TABLE)
+        accept_entry(v, ref, table + (v->pae ? (a >> 12 & 511) * 8 : (a >> 12 & 1023) * 4));
+}
+
+/* The bytes at EIP as far as they are RAM. */
+static unsigned fetch(struct vm *vm, uint8_t bytes[SCAN_INSN_MAX_LEN])
+{
+    unsigned n = 0;
+    for (; n < SCAN_INSN_MAX_LEN; n++) {
+        struct mmu_page p;
+        uint32_t at = vm->cpu->seg[SCAN_CS].base + vm->cpu->eip + n;
+        if (!mmu_probe(vm, gva(at), &p) || p.page.v + PAGE_SIZE_ > vm->ram_bytes)
+            break;
+        bytes[n] = vm->ram[p.page.v + (at & PAGE_MASK_)];
+    }
+    return n;
+}
+
+struct step {
+    bool invlpg, harmless, flush, repeats, x87_image;
+    unsigned len;
+    uint8_t bytes[SCAN_INSN_MAX_LEN];
+    uint32_t address;
+};
+
+static struct step look(struct vm *vm)
+{
+    const struct cpu *c = vm->cpu;
+    struct scan_insn i;
+    struct step s = {0};
+    if (scan_decode(s.bytes, fetch(vm, s.bytes), c->seg[SCAN_CS].attr & 0x4000 ? 32 : 16, &i) != SCAN_OK)
+        return s;
+    s.len = i.len;
+    s.repeats = i.cls == SCAN_CLASS_STRING && (i.prefixes & (SCAN_PFX_REP | SCAN_PFX_REPNE));
+    /* Known, not open: translated code stores host addresses, or the emulator none, for the last x87
+     * instruction. */
+    s.x87_image =
+        i.modrm < 0xC0 && i.has_modrm &&
+        ((i.map == SCAN_MAP_1B && (i.opcode == 0xD9 || i.opcode == 0xDD) && scan_modrm_reg(&i) == 6) ||
+         (i.map == SCAN_MAP_0F && i.opcode == 0xAE && scan_modrm_reg(&i) == 0));
+    if (i.map != SCAN_MAP_0F)
+        return s;
+    s.harmless = i.opcode == 0x20 || i.opcode == 0x22; /* MOV to and from control registers */
+    s.flush = i.opcode == 0x22 && c->cpl == 0;
+    s.invlpg = i.opcode == 0x01 && scan_modrm_reg(&i) == 7 && i.modrm < 0xC0 && c->cpl == 0;
+    s.address = (uint32_t)i.disp; /* the generator's form; of another, which page it was stays open */
+    return s;
+}
+
+/* A repeated string instruction that overwrites itself goes on as it was until something interrupts it. */
+static bool wrote_itself(struct vm *vm, const struct step *s)
+{
+    uint8_t now[SCAN_INSN_MAX_LEN];
+    unsigned n = fetch(vm, now);
+    return n < s->len || memcmp(now, s->bytes, s->len) != 0;
+}
+
+bool fuzz_ambiguous(struct vm *vm, uint8_t *ref, uint64_t limit, const bool *stop)
+{
+    struct cpu *c = vm->cpu;
+    memcpy(ref, vm->ram, vm->ram_bytes);
+    for (uint64_t n = 0; n < limit && !*stop; n++) {
+        struct view v = {vm, ref, c->cr4 & CPU_CR4_PAE};
+        struct step s = look(vm);
+        if (s.x87_image)
+            return true;
+        if (!s.harmless && !s.invlpg && !all_same(&v))
+            return true;
+        uint32_t eip = c->eip, cr0 = c->cr0, cr3 = c->cr3, cr4 = c->cr4;
+        uint64_t efer = c->efer;
+        if (emu_step(vm) != EMU_OK)
+            return false;
+        if (s.repeats && c->eip == eip && wrote_itself(vm, &s))
+            return true;
+        if (cr0 != c->cr0 || cr3 != c->cr3 || cr4 != c->cr4 || efer != c->efer ||
+            (s.flush && c->eip == eip + s.len))
+            memcpy(ref, vm->ram, vm->ram_bytes);
+        else if (s.invlpg)
+            accept_page(&v, ref, s.address);
+        if ((c->irq_pending && c->vif && !c->shadow) &&
+            emu_interrupt(vm, dev_intr_ack(vm->bus)) == EMU_SHUTDOWN)
+            return false;
+    }
+    return false;
+}
