@@ -34,7 +34,10 @@ def read_console(path):
                 name, output = line.split()[2], b""
                 runs[name] = Run(None, b"")
             elif line.startswith("B: ") and name:
-                output += base64.b64decode(line[3:])
+                try:
+                    output += base64.b64decode(line[3:])
+                except ValueError:  # the console ends in the middle of the line
+                    break
             elif line.startswith("T: end ") and name:
                 runs[name], name = Run(line.split()[3], output), None
             elif line == "T: suite done":
