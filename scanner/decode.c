@@ -669,12 +669,14 @@ static enum scan_decode_status decode(const uint8_t *p, size_t avail, unsigned b
         o->disp = (int32_t)sign_extended(load32(p + n), disp_len);
         n += disp_len;
     }
-    if (op->special != X_NONE && !refine(&r, op, opcode, modrm, o->prefixes, opsize, p[n]))
-        return settle(o, SCAN_INVALID, fixed_end, avail);
-    if ((o->prefixes & SCAN_PFX_LOCK) && !((r.enc & L) && modrm < 0xc0)) /* SDM vol. 2, LOCK */
-        return settle(o, SCAN_INVALID, fixed_end, avail);
-
+    bool valid = op->special == X_NONE || refine(&r, op, opcode, modrm, o->prefixes, opsize, p[n]);
     unsigned kind = r.enc & E_IMM;
+
+    valid = valid && (!(o->prefixes & SCAN_PFX_LOCK) || ((r.enc & L) && modrm < 0xc0)); /* SDM vol. 2, LOCK */
+    if (!valid) { /* the length goes first: too long is #GP, whatever it would be (found on hardware) */
+        n += kind == I_MOFFS ? adsize : imm_bytes[kind][opsize >> 2] + imm2_bytes[kind];
+        return settle(o, SCAN_INVALID, n > SCAN_INSN_MAX_LEN ? n : fixed_end, avail);
+    }
     if (kind == I_MOFFS) {
         o->disp_off = (uint8_t)n;
         o->disp_len = (uint8_t)adsize;

@@ -91,6 +91,7 @@ bool diff_translates(const struct diff_case *d);
 void world_init(void);
 /* Puts the code bytes at eip (on every way) with a HLT behind them and at the target. */
 void world_code(const struct diff_case *d);
+void world_uncode(const struct diff_case *d); /* takes the bytes of the case away again */
 /* The page as it was: bytes that decode to nothing. */
 void world_clear_code(enum diff_mode mode);
 /* Registers, segments and memory of a case for the ways; the code is in place. */
@@ -109,6 +110,8 @@ struct cpu_seg world_segment(enum diff_mode mode, unsigned seg, uint16_t sel);
 /* Selectors of interest to code of the mode, valid and not. */
 uint16_t world_selector(enum diff_mode mode, uint32_t random);
 
+/* The base pattern of what is compared, as it stands in RAM from W_CODE16 on. */
+const uint8_t *world_low(void);
 enum diff_stop run_translated(const struct diff_case *d);
 enum diff_stop run_emulated(const struct diff_case *d, unsigned limit);
 
@@ -124,6 +127,8 @@ void ref_init(void);
 bool ref_native_possible(void);
 void ref_set_mode(enum diff_mode mode);
 enum diff_stop ref_run(const struct diff_case *d, unsigned limit);
+/* Until EIP is there. False: not within limit instructions, or not possible. */
+bool ref_run_to(uint32_t eip, unsigned limit);
 
 /* One instruction on the host. bytes: 64-bit code of n bytes that names guest registers by their numbers and
  * no REX. Loads and stores the general registers, flags (AC for the instruction if align) and x87/SSE state
@@ -160,8 +165,15 @@ extern bool gen_traps; /* x87 and SSE instructions trap, RDTSC at CPL 3 too: the
 bool gen_case(struct diff_case *d, enum diff_mode mode, const struct diff_form *f);
 /* New values for the same code. */
 void gen_values(struct diff_case *d);
+/* What is no instruction, and instructions that the end of a page or segment cuts off: emulator and reference
+ * only. */
+bool gen_bad(struct diff_case *d, enum diff_mode mode);
+bool gen_cut(struct diff_case *d, enum diff_mode mode);
 /* Several instructions in a row. */
 void gen_stream(struct diff_case *d, enum diff_mode mode, unsigned insns);
+/* An instruction of the form for 32-bit code whose memory operand, if any, has that address. Its length, or
+ * 0. */
+unsigned gen_at(const struct diff_form *f, uint32_t address, uint8_t p[16], struct scan_insn *i);
 /* Which operand kinds were generated. */
 struct gen_coverage {
     uint64_t modrm32[256], sib[3][256], modrm16[256], segment[7], moffs, imm[5];
@@ -179,6 +191,12 @@ struct diff_counts {
     uint64_t cases, translated, native, modelled, unreferenced, vector[32], shutdown, halted;
 };
 extern struct diff_counts diff_counts;
+/* -- Programs that change themselves (smc.c) ---------------------------------------------------------- */
+/* The program of that seed. NULL or what differs; *streams: how many it has. */
+const char *smc_check(uint64_t seed, unsigned *streams);
+extern uint64_t smc_runs[];
+const char *smc_kind_name(unsigned kind); /* NULL behind the last */
+
 /* Makes the case smaller as long as it fails. */
 void diff_minimise(struct diff_case *d);
 

@@ -243,6 +243,8 @@ static void random_control(struct diff_case *d)
         d->cr0 |= CPU_CR0_AM;
         d->eflags |= CPU_AC;
     }
+    if (one_in(40) && d->insns == 1)
+        d->eflags |= CPU_TF; /* never in translated code */
     if (d->mode == DIFF_V86)
         d->eflags |= CPU_VM;
     if (d->mode == DIFF_V86 && one_in(2))
@@ -689,6 +691,18 @@ static uint32_t displacement(enum diff_mode mode)
     }
 }
 
+static unsigned put_opcode(const struct diff_form *f, uint8_t *p)
+{
+    unsigned n = 0;
+
+    if (f->map != SCAN_MAP_1B)
+        p[n++] = 0x0F;
+    if (f->map == SCAN_MAP_0F38 || f->map == SCAN_MAP_0F3A)
+        p[n++] = f->map == SCAN_MAP_0F38 ? 0x38 : 0x3A;
+    p[n++] = f->opcode;
+    return n;
+}
+
 /* Prefixes in any order, opcode, ModRM, SIB, displacement; then whatever the scanner says follows. */
 static unsigned encode(const struct diff_form *f, enum diff_mode mode, uint8_t *p, struct scan_insn *i)
 {
@@ -718,11 +732,7 @@ static unsigned encode(const struct diff_form *f, enum diff_mode mode, uint8_t *
         p[k] = (uint8_t)gen_random();
     memcpy(p, prefix, count);
     n = count;
-    if (f->map != SCAN_MAP_1B)
-        p[n++] = 0x0F;
-    if (f->map == SCAN_MAP_0F38 || f->map == SCAN_MAP_0F3A)
-        p[n++] = f->map == SCAN_MAP_0F38 ? 0x38 : 0x3A;
-    p[n++] = f->opcode;
+    n += put_opcode(f, p + n);
     if (f->has_modrm) {
         unsigned mod = f->mem ? gen_random() % 3 : 3;
 
@@ -739,6 +749,26 @@ static unsigned encode(const struct diff_form *f, enum diff_mode mode, uint8_t *
     if (scan_decode(p, 15, bits, i) != SCAN_OK || i->map != f->map || i->opcode != f->opcode)
         return 0;
     return i->len;
+}
+
+unsigned gen_at(const struct diff_form *f, uint32_t address, uint8_t p[16], struct scan_insn *i)
+{
+    unsigned n = 0;
+
+    for (unsigned k = 0; k < 16; k++)
+        p[k] = (uint8_t)gen_random();
+    if (f->lock)
+        p[n++] = 0xF0;
+    if (f->prefix)
+        p[n++] = f->prefix;
+    n += put_opcode(f, p + n);
+    if (f->has_modrm && f->mem)
+        p[n++] = (uint8_t)(f->modrm << 3 | 5);
+    else if (f->has_modrm)
+        p[n++] = f->whole_modrm ? f->modrm : (uint8_t)(0xC0 | f->modrm << 3 | (gen_random() & 7));
+    if (f->mem || (f->map == SCAN_MAP_1B && (f->opcode & 0xFC) == 0xA0))
+        memcpy(p + n, &address, 4);
+    return scan_decode(p, 15, 32, i) == SCAN_OK && i->map == f->map && i->opcode == f->opcode ? i->len : 0;
 }
 
 void gen_values(struct diff_case *d)
@@ -806,6 +836,48 @@ bool gen_case(struct diff_case *d, enum diff_mode mode, const struct diff_form *
     memcpy(d->code, p, i.len);
     find_target(d, &i);
     gen_values(d);
+    return true;
+}
+
+/* No instruction: undefined opcodes, LOCK where it must not be, too many prefixes; or one cut off by the end
+ * of its page or segment. The latter need a place of their own: d->eip is set. */
+bool gen_bad(struct diff_case *d, enum diff_mode mode)
+{
+    static const uint8_t first[] = {0x0F, 0xF0, 0x66, 0xF2, 0xF3, 0xC4, 0xC5,
+                                    0x62, 0x8F, 0xFF, 0xFE, 0xD9, 0xDB, 0xC6};
+    struct scan_insn i;
+    enum scan_decode_status s;
+
+    d->mode = mode;
+    d->insns = 1;
+    d->target = 0;
+    do {
+        unsigned n = one_in(8) ? 14 : 0;
+
+        memset(d->code, 0x66, n);
+        for (; n < 16; n++)
+            d->code[n] = (uint8_t)gen_random();
+        if (d->code[0] != 0x66 || one_in(2))
+            d->code[0] = PICK(first);
+        s = scan_decode(d->code, 15, diff_mode_bits(mode), &i);
+    } while (s != SCAN_INVALID && s != SCAN_TOO_LONG);
+    d->len = 16;
+    gen_values(d);
+    return true;
+}
+
+bool gen_cut(struct diff_case *d, enum diff_mode mode)
+{
+    static const uint32_t end[DIFF_MODE_COUNT] = {0x105000, 0x105000, 0x104000, 0x104000,
+                                                  0x9000,   0x9000,   0,        0};
+    unsigned keep;
+
+    if (!end[mode] || !gen_case(d, mode, &forms[gen_random() % form_count]) || d->len < 2)
+        return false;
+    keep = one_in(4) ? d->len : 1 + gen_random() % d->len; /* with room for it, at times */
+    d->eip = end[mode] - keep;
+    d->len = (uint8_t)keep;
+    d->target = 0;
     return true;
 }
 

@@ -13,11 +13,12 @@ static struct options {
     int mode;        /* -1: all */
     const char *replay;
     bool keep_going;
-} opt = {100000, 1, 1, -1, NULL, false};
+    uint64_t programs, program; /* that change themselves: how many, and the first seed */
+} opt = {100000, 1, 1, -1, NULL, false, 0, 1};
 
 static unsigned failures;
 static struct {
-    uint64_t interrupts, points, withdrawals, faults, straddles, streams;
+    uint64_t interrupts, points, withdrawals, faults, straddles, streams, bad, cut;
 } variants;
 
 /* -- One page of cases
@@ -217,6 +218,31 @@ static void page_of_streams(enum diff_mode mode)
         check(&slot[k], NULL);
 }
 
+/* Undefined opcodes in a page; instructions cut off one by one, since they share their place. */
+static void page_of_bad_code(enum diff_mode mode)
+{
+    for (slots = 0; slots < SLOTS; slots++) {
+        slot[slots].eip = diff_code_page(mode) + 32 + slots * SLOT_BYTES;
+        gen_bad(&slot[slots], mode);
+    }
+    place_code();
+    variants.bad += slots;
+    for (unsigned k = 0; k < slots; k++)
+        check(&slot[k], NULL);
+    for (unsigned n = 0; n < 6; n++) {
+        slot[0].eip = diff_code_page(mode) + 32;
+        if (!gen_cut(&slot[0], mode))
+            continue;
+        slots = 1;
+        variants.cut++;
+        world_set_mode(mode);
+        world_code(&slot[0]);
+        check(&slot[0], NULL);
+        world_clear_code(mode);
+        world_uncode(&slot[0]);
+    }
+}
+
 static void run(void)
 {
     for (unsigned round = 0; diff_counts.cases < opt.cases; round++) {
@@ -233,8 +259,32 @@ static void run(void)
             page_of_forms(mode, first);
             if (gen_random() % 4 == 0)
                 page_of_streams(mode);
+            if (gen_random() % 16 == 0)
+                page_of_bad_code(mode);
         }
     }
+}
+
+static void run_programs(void)
+{
+    uint64_t streams = 0;
+
+    for (uint64_t seed = opt.program; seed < opt.program + opt.programs; seed++) {
+        unsigned n;
+        const char *why = smc_check(seed, &n);
+
+        streams += n;
+        if (!why)
+            continue;
+        printf("FAIL program %lu: %s\n", (unsigned long)seed, why);
+        if (++failures >= FAILURES_SHOWN && !opt.keep_going)
+            break;
+    }
+    printf("%lu programs that change themselves, %lu streams:", (unsigned long)opt.programs,
+           (unsigned long)streams);
+    for (unsigned k = 0; smc_kind_name(k); k++)
+        printf("%s %lu %s", k ? "," : "", (unsigned long)smc_runs[k], smc_kind_name(k));
+    printf("\n%u failures\n", failures);
 }
 
 /* -- What was covered
@@ -297,8 +347,8 @@ static unsigned report_operands(void)
 
 static unsigned report_vectors(void)
 {
-    static const uint8_t wanted[] = {CPU_EXC_DE, CPU_EXC_BR, CPU_EXC_UD, CPU_EXC_NM, CPU_EXC_NP, CPU_EXC_SS,
-                                     CPU_EXC_GP, CPU_EXC_PF, CPU_EXC_MF, CPU_EXC_AC, CPU_EXC_XM};
+    static const uint8_t wanted[] = {CPU_EXC_DE, CPU_EXC_DB, CPU_EXC_BR, CPU_EXC_UD, CPU_EXC_NM, CPU_EXC_NP,
+                                     CPU_EXC_SS, CPU_EXC_GP, CPU_EXC_PF, CPU_EXC_MF, CPU_EXC_AC, CPU_EXC_XM};
     unsigned bad = 0;
 
     printf("exceptions:");
@@ -322,11 +372,13 @@ static unsigned report(void)
            (unsigned long)c->cases, (unsigned long)opt.seed, (unsigned long)c->translated,
            (unsigned long)c->native, (unsigned long)c->modelled, (unsigned long)c->unreferenced,
            (unsigned long)c->shutdown, (unsigned long)c->halted);
-    printf("variants: %lu streams, %lu across a page end, %lu interrupted at %lu points, %lu with %lu pages "
+    printf("variants: %lu streams, %lu undefined, %lu cut off, %lu across a page end, %lu interrupted at %lu "
+           "points, %lu with %lu pages "
            "withdrawn\n",
-           (unsigned long)variants.streams, (unsigned long)variants.straddles,
-           (unsigned long)variants.interrupts, (unsigned long)variants.points,
-           (unsigned long)variants.withdrawals, (unsigned long)variants.faults);
+           (unsigned long)variants.streams, (unsigned long)variants.bad, (unsigned long)variants.cut,
+           (unsigned long)variants.straddles, (unsigned long)variants.interrupts,
+           (unsigned long)variants.points, (unsigned long)variants.withdrawals,
+           (unsigned long)variants.faults);
     if (!ref_native_possible())
         printf("no native execution here: low addresses cannot be mapped\n");
     if (opt.mode < 0 && opt.cases >= 100000) /* fewer cannot cover it all */
@@ -381,6 +433,7 @@ static int replay(const char *path)
 static int usage(void)
 {
     fputs("usage: verso_diff [--cases N] [--seed N] [--states N] [--mode NAME] [--keep-going] [--nightly]\n"
+          "       verso_diff --programs N [--program SEED]\n"
           "       verso_diff --replay FILE\n",
           stderr);
     return 2;
@@ -402,6 +455,7 @@ static bool options(int argc, char **argv)
         if (!strcmp(argv[n], "--nightly")) {
             opt.cases = 10000000;
             opt.states = 4;
+            opt.programs = 2000;
             continue;
         }
         if (!strcmp(argv[n], "--keep-going")) {
@@ -417,12 +471,17 @@ static bool options(int argc, char **argv)
             opt.seed = strtoull(v, NULL, 0);
         else if (!strcmp(argv[n - 1], "--states"))
             opt.states = (unsigned)strtoul(v, NULL, 0);
+        else if (!strcmp(argv[n - 1], "--programs")) {
+            opt.programs = strtoull(v, NULL, 0);
+            opt.cases = 0;
+        } else if (!strcmp(argv[n - 1], "--program"))
+            opt.program = strtoull(v, NULL, 0);
         else if (!strcmp(argv[n - 1], "--replay"))
             opt.replay = v;
         else if (strcmp(argv[n - 1], "--mode") || !take_mode(v))
             return false;
     }
-    return opt.cases && opt.states;
+    return (opt.cases || opt.programs) && opt.states;
 }
 
 int main(int argc, char **argv)
@@ -435,6 +494,10 @@ int main(int argc, char **argv)
     forms_init();
     if (opt.replay)
         return replay(opt.replay);
+    if (opt.programs)
+        run_programs();
+    if (opt.programs && !opt.cases)
+        return failures != 0;
     gen_state = opt.seed * 0x9E3779B97F4A7C15u | 1;
     order = calloc(form_count, sizeof *order);
     if (!order)

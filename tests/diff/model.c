@@ -949,6 +949,8 @@ void ref_deliver(unsigned vector, unsigned kind, bool has_error, uint32_t error,
 
 static void software_interrupt(unsigned vector)
 {
+    ref.traps =
+        false; /* TF is clear in the handler, which is where the step would be taken (SDM vol. 3, 17.3.1.4) */
     if (ref.opcode == 0xCD && v86() && iopl() != 3)
         gp(0);
     ref_deliver(vector, ref.opcode == 0xF1 ? KIND_TRAP : KIND_SOFT, false, 0, ref.next, ref.opcode == 0xF1);
@@ -1070,6 +1072,9 @@ static void move_cr(void)
     uint32_t *const reg[5] = {&c->cr0, NULL, &c->cr2, &c->cr3, &c->cr4};
 
     privileged();
+    if (ref.opcode == 0x22 &&
+        ref.traps) /* the step would be delivered through page tables that are not the world's */
+        ref_skip();
     if (ref.opcode == 0x20)
         c->gpr[ref.rm] = *reg[ref.reg];
     else if (ref.reg == 0)
@@ -1268,6 +1273,10 @@ static void string(void)
     while (more && (c->gpr[CPU_ECX] & amask())) {
         more = string_element(size);
         ref_put(CPU_ECX, ref.asz, c->gpr[CPU_ECX] - 1);
+        if (ref.traps && more && (c->gpr[CPU_ECX] & amask())) { /* each repetition is a step */
+            ref.next = c->eip;
+            break;
+        }
     }
 }
 
@@ -1556,7 +1565,8 @@ static bool host_strings(void)
 {
     unsigned src = ref.seg == SCAN_SEG_NONE ? SCAN_DS : ref.seg;
 
-    return ref_native_possible() && ref.asz == 4 && flat_data(src) && flat_data(SCAN_ES);
+    return ref_native_possible() && ref.asz == 4 && flat_data(src) && flat_data(SCAN_ES) &&
+           !(ref.traps && ref.rep);
 }
 
 static bool group5(void)
@@ -1625,6 +1635,7 @@ static bool one_byte(void)
     case 0x17:
     case 0x1F:
         pop_segment(op >> 3);
+        ref.traps &= op != 0x17;
         break;
     case 0x27:
     case 0x2F:
@@ -1679,6 +1690,7 @@ static bool one_byte(void)
         break;
     case 0x8E:
         load_segment(ref.reg, (uint16_t)rm_read(2));
+        ref.traps &= ref.reg != SCAN_SS; /* SDM vol. 3, 6.8.3 */
         break;
     case 0x8F:
         pop_rm();
@@ -1813,7 +1825,10 @@ static bool two_byte(void)
     case 0x09:
         privileged();
         break;
-    case 0x0D:
+    case 0x0D: /* the register form is undefined here */
+        if (!ref.mem)
+            ud();
+        break;
     case 0x18 ... 0x1F:
         break;
     case 0x20:

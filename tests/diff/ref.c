@@ -315,6 +315,29 @@ static void fetch(void)
         ref_raise(CPU_EXC_UD, false, 0);
 }
 
+/* The CPU model: an i686 with MMX, SSE to SSSE3, MOVBE (scanner/README.md). What later processors added is
+ * undefined. */
+static bool known_isa(void)
+{
+    static const uint8_t sets[] = {
+        ZYDIS_ISA_SET_CLFSH,         ZYDIS_ISA_SET_CMOV,        ZYDIS_ISA_SET_FAT_NOP,
+        ZYDIS_ISA_SET_FCMOV,         ZYDIS_ISA_SET_FXSAVE,      ZYDIS_ISA_SET_I186,
+        ZYDIS_ISA_SET_I286PROTECTED, ZYDIS_ISA_SET_I286REAL,    ZYDIS_ISA_SET_I386,
+        ZYDIS_ISA_SET_I486,          ZYDIS_ISA_SET_I486REAL,    ZYDIS_ISA_SET_I86,
+        ZYDIS_ISA_SET_LAHF,          ZYDIS_ISA_SET_MOVBE,       ZYDIS_ISA_SET_PAUSE,
+        ZYDIS_ISA_SET_PENTIUMMMX,    ZYDIS_ISA_SET_PENTIUMREAL, ZYDIS_ISA_SET_PPRO,
+        ZYDIS_ISA_SET_RDPMC,         ZYDIS_ISA_SET_SSE,         ZYDIS_ISA_SET_SSE2,
+        ZYDIS_ISA_SET_SSE2MMX,       ZYDIS_ISA_SET_SSE3,        ZYDIS_ISA_SET_SSE3X87,
+        ZYDIS_ISA_SET_SSEMXCSR,      ZYDIS_ISA_SET_SSSE3,       ZYDIS_ISA_SET_SSSE3MMX,
+        ZYDIS_ISA_SET_SSE_PREFETCH,  ZYDIS_ISA_SET_X87,         ZYDIS_ISA_SET_PREFETCH_NOP,
+    };
+
+    for (unsigned n = 0; n < sizeof sets; n++)
+        if (ref.in.meta.isa_set == sets[n])
+            return true;
+    return false;
+}
+
 static void take_prefixes(void)
 {
     ref.seg = SCAN_SEG_NONE;
@@ -559,8 +582,8 @@ static void note_x87(uint32_t ea, unsigned seg)
     }
 }
 
-/* CMPS: neither operand can be read. */
-static bool both_missing(bool user)
+/* CMPS: at least so many of its operands cannot be read. */
+static bool missing_operands(bool user, unsigned least)
 {
     const uint32_t *g = ref.c->gpr;
     unsigned size = ref.opcode & 1 ? ref.osz : 1;
@@ -572,7 +595,7 @@ static bool both_missing(bool user)
         missing[n] = !allowed(world_rights(paging(), at, &phys), false, user) ||
                      !allowed(world_rights(paging(), at + size - 1, &phys), false, user);
     }
-    return missing[0] && missing[1];
+    return (unsigned)missing[0] + missing[1] >= least;
 }
 
 static _Noreturn void host_fault(int vector, uint32_t error, uint32_t cr2)
@@ -589,7 +612,7 @@ static _Noreturn void host_fault(int vector, uint32_t error, uint32_t cr2)
         if (ref.in.opcode_map == ZYDIS_OPCODE_MAP_0F && ref.opcode == 0xF7)
             ref_skip();
         if (is_string() && (ref.opcode & 0xFE) == 0xA6 &&
-            both_missing(user)) /* which is read first is not said */
+            missing_operands(user, 2)) /* which is read first is not said */
             ref_skip();
         ref.c->cr2 = cr2;
         ref_raise(CPU_EXC_PF, true, ref_page_error(cr2, write, user));
@@ -599,7 +622,8 @@ static _Noreturn void host_fault(int vector, uint32_t error, uint32_t cr2)
         /* For 16 bytes that need not be aligned, and for masked bytes, it is the processor's choice (SDM vol.
          * 2, MOVUPS). */
         if ((memory_operand() && memory_operand()->size == 128) ||
-            (ref.in.opcode_map == ZYDIS_OPCODE_MAP_0F && ref.opcode == 0xF7))
+            (ref.in.opcode_map == ZYDIS_OPCODE_MAP_0F && ref.opcode == 0xF7) ||
+            (is_string() && (ref.opcode & 0xFE) == 0xA6 && missing_operands(user, 1)))
             ref_skip();
         /* fall through */
     case CPU_EXC_GP:
@@ -654,9 +678,9 @@ fault_class(unsigned vector) /* SDM vol. 3, table 6-4: 0 benign, 1 contributory,
 }
 
 /* False: triple fault. */
-static bool exception(unsigned vector, bool has_error, uint32_t error)
+static bool exception(unsigned vector, unsigned kind_now, bool has_error, uint32_t error)
 {
-    volatile unsigned v = vector;
+    volatile unsigned v = vector, kind = kind_now;
     volatile bool has = has_error;
     volatile uint32_t e = error;
 
@@ -664,13 +688,14 @@ static bool exception(unsigned vector, bool has_error, uint32_t error)
         struct cpu saved = *ref.c;
 
         if (!setjmp(ref.out)) {
-            ref_deliver(v, KIND_FAULT, has, e, ref.c->eip, 1);
+            ref_deliver(v, kind, has, e, ref.c->eip, 1);
             return true;
         }
         if (ref.skip)
             return true;
         saved.cr2 = ref.c->cr2;
         *ref.c = saved;
+        kind = KIND_FAULT;
         if (v == CPU_EXC_DF)
             return false;
         if ((fault_class(v) == 1 && fault_class(ref.vector) == 1) ||
@@ -686,6 +711,18 @@ static bool exception(unsigned vector, bool has_error, uint32_t error)
     }
 }
 
+/* SDM vol. 3, 17.3.1.4; 17.2.3: the hit bits are cleared, GD of DR7 too; 17.3.1.1: RF is set in the frame
+ * while a repeat goes on. False: triple fault. */
+static bool single_step(bool repeating)
+{
+    struct cpu *c = ref.c;
+
+    c->dr[6] = (c->dr[6] & ~15u) | 1u << 14;
+    c->dr[7] &= ~(1u << 13);
+    ref_vector = CPU_EXC_DB;
+    return exception(CPU_EXC_DB, repeating ? KIND_FAULT : KIND_TRAP, false, 0);
+}
+
 static enum diff_stop step(void)
 {
     struct cpu *c = ref.c;
@@ -696,11 +733,20 @@ static enum diff_stop step(void)
     ref.opcode = 0;
     if (!setjmp(ref.out)) {
         decode();
+        bool tf = cpu_eflags(c) & CPU_TF;
+
+        ref.traps = tf;
+        if (ref.in.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
+            ref_raise(CPU_EXC_UD, false, 0);
         if (model_instruction())
             ref_how |= REF_MODEL;
-        else
+        else if (known_isa())
             native_instruction();
+        else
+            ref_raise(CPU_EXC_UD, false, 0);
         c->eip = ref.next;
+        if (tf && ref.traps) /* that ends a HLT, too */
+            return single_step(c->eip == before.eip) ? ref.skip ? DIFF_SKIP : DIFF_EXCEPTION : DIFF_SHUTDOWN;
         return ref.halted ? DIFF_HALT : DIFF_END;
     }
     if (ref.skip)
@@ -714,7 +760,7 @@ static enum diff_stop step(void)
             memcpy(before.fx, c->fx, sizeof before.fx);
         *c = before;
     }
-    if (!exception(ref.vector, ref.has_error, ref.error))
+    if (!exception(ref.vector, KIND_FAULT, ref.has_error, ref.error))
         return DIFF_SHUTDOWN;
     return ref.skip ? DIFF_SKIP : DIFF_EXCEPTION;
 }
@@ -733,4 +779,18 @@ enum diff_stop ref_run(const struct diff_case *d, unsigned limit)
             break;
     }
     return stop;
+}
+
+bool ref_run_to(uint32_t eip, unsigned limit)
+{
+    ref.c = ref_cpu;
+    ref.mode = DIFF_FLAT0;
+    ref_vector = -1;
+    for (unsigned n = 0; n < limit && ref.c->eip != eip; n++) {
+        enum diff_stop stop = step();
+
+        if (stop != DIFF_END && stop != DIFF_EXCEPTION)
+            return false;
+    }
+    return ref.c->eip == eip;
 }

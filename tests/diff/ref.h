@@ -23,6 +23,7 @@ struct ref {
     uint8_t seg; /* override or SCAN_SEG_NONE */
     uint32_t imm, imm2, next;
     bool halted;
+    bool traps; /* EFLAGS.TF was set; cleared by what holds the single step back */
     /* A fault leaves through here. */
     jmp_buf out;
     unsigned vector;

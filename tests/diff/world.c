@@ -58,7 +58,8 @@ bool diff_translates(const struct diff_case *d)
 {
     bool align = (d->eflags & CPU_AC) && (d->cr0 & CPU_CR0_AM) && diff_mode_cpl(d->mode) == 3;
 
-    return diff_mode_translated(d->mode) && !align && diff_xlat_mode(d) == box.mode;
+    return diff_mode_translated(d->mode) && !align && !(d->eflags & CPU_TF) && d->eip - BOX_CODE < 4096 &&
+           diff_xlat_mode(d) == box.mode;
 }
 
 unsigned diff_mode_cpl(enum diff_mode m)
@@ -127,6 +128,11 @@ static const struct {
 static uint8_t base_bytes[W_HOT + W_HOT_SIZE - W_CODE16];
 static uint8_t flat_code[5 * 4096]; /* the pages at BOX_CODE as they should be */
 static enum diff_mode mode_now = DIFF_MODE_COUNT;
+
+const uint8_t *world_low(void)
+{
+    return base_bytes;
+}
 
 static void put(uint8_t *p, unsigned size, uint32_t v)
 {
@@ -197,10 +203,13 @@ static void base_pattern(void)
     base[W_TSS + 0xE8] = 0xFF;
 }
 
+static uint32_t real_vector[256];
+
 static void real_vectors(uint8_t *ram)
 {
     for (unsigned v = 0; v < 256; v++)
-        put(ram + 4 * v, 4, W_CODE16 >> 4 << 16 | (W_HANDLER16 + 16 * v));
+        real_vector[v] = W_CODE16 >> 4 << 16 | (W_HANDLER16 + 16 * v);
+    memcpy(ram, real_vector, sizeof real_vector);
 }
 
 static void fill(uint8_t *ram)
@@ -301,12 +310,21 @@ void world_clear_code(enum diff_mode mode)
     put_everywhere(diff_code_base(mode) + diff_code_page(mode), filler, sizeof filler);
 }
 
+void world_uncode(const struct diff_case *d)
+{
+    uint8_t filler[DIFF_CODE_MAX];
+
+    memset(filler, 0xFF, sizeof filler);
+    put_everywhere(diff_code_base(d->mode) + d->eip, filler, d->len);
+}
+
 void world_code(const struct diff_case *d)
 {
     uint32_t base = diff_code_base(d->mode);
 
     put_everywhere(base + d->eip, d->code, d->len);
-    put_everywhere(base + d->eip + d->len, "\xF4", 1);
+    if ((d->eip + d->len) % 4096 || d->eip + d->len < diff_code_page(d->mode) + 2 * 4096)
+        put_everywhere(base + d->eip + d->len, "\xF4", 1);
     if (d->target)
         put_everywhere(base + d->target, "\xF4", 1);
 }
@@ -385,9 +403,10 @@ void world_end(const struct diff_case *d)
 {
     uint8_t *ram[3];
 
-    (void)d;
     all_rams(ram);
     for (unsigned n = 0; n < 3; n++) {
+        if (d->mode == DIFF_REAL) /* a single step behind LSS is delivered on whatever stack that is */
+            memcpy(ram[n], real_vector, sizeof real_vector);
         put_back(ram[n] + W_CODE16, base_bytes, sizeof base_bytes);
         put_back(ram[n] + BOX_CODE, flat_code, sizeof flat_code);
     }
