@@ -5,7 +5,7 @@
 # warm, as well.
 . "$(dirname "$0")/lib.sh"
 if [ "${LOCKSTEP:-}" = full ]; then
-    which=every:3,for:1000000 least=500 limit=3600
+    which=every:2,for:1000000 least=500 limit=3600
 else
     which=every:40,for:100000 least=24 limit=280
 fi
