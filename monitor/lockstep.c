@@ -45,7 +45,7 @@ struct store {
 };
 
 struct decoded {
-    uint64_t at; /* guest-physical + 1 */
+    uint64_t at; /* where the bytes were; 0: nowhere */
     uint8_t bytes[16];
     struct scan_insn insn;
 };
@@ -626,7 +626,7 @@ static const struct scan_insn *fetch(struct machine *m)
             n = first;
     }
     struct decoded *d = &l->decoded[(eip ^ eip >> 13) % DECODED];
-    uint64_t at = (uint64_t)(p - l->mirror) + 1;
+    uint64_t at = (uint64_t)(uintptr_t)p;
     if (d->at == at && !memcmp(d->bytes, bytes, sizeof(bytes)))
         return &d->insn;
     d->at = 0;
@@ -758,7 +758,10 @@ enum lockstep_result lockstep_step(struct machine *m)
     COUNT(m, EXITS);
     state_copy(&l->translated, c);
     memcpy(l->translated.seg_window, c->seg_window, sizeof(c->seg_window));
-    bool same = c->eip == l->before.eip;
+    /* A branch to itself (LOOP) that a signal came behind has been run; where none was run, comparing says
+     * the same. */
+    bool same = c->eip == l->before.eip &&
+                !(why == STUB_EXIT_SIGNAL && i->cls == SCAN_CLASS_BRANCH && !state_same(c, &l->before));
     if (why == XLAT_STUB_MISS && same)
         return LOCKSTEP_RESOLVE;
     tick(m, 1);
