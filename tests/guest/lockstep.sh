@@ -5,9 +5,9 @@
 # warm, as well.
 . "$(dirname "$0")/lib.sh"
 if [ "${LOCKSTEP:-}" = full ]; then
-    which=every:2,for:1000000 least=500 limit=3600
+    every=2 count=1000000 least=500 limit=3600
 else
-    which=every:40,for:100000 least=24 limit=280
+    every=40 count=100000 least=24 limit=280
 fi
 modes=off
 [ -z "${LOCKSTEP_CACHE:-}" ] || modes="off cold warm"
@@ -30,6 +30,7 @@ checked() {
 script_guest() {
     local flavour=$1 mode
     run_guest "$flavour" "$tmp/plain" --no-cache || fail "$flavour: exit status $? without lockstep"
+    local which=every:$every,for:$count
     for mode in $modes; do
         local name=$flavour-$mode options=(--cache "$tmp/$flavour.db")
         [ $mode != off ] || options=(--no-cache)
@@ -42,7 +43,7 @@ script_guest() {
 }
 
 installer() {
-    local mode
+    local mode which=every:$((every * 3)),for:$count # its boot takes longer
     need_installer
     command -v expect >/dev/null || skip "expect is missing"
     for mode in $modes; do
