@@ -74,11 +74,12 @@ run_guest() {
 
 # The console as two boots of the same kernel must agree on it. Time stamps are taken off. Numbers are, in the lines that print a measurement
 # of the host or the time of day, and only there: the TSC's rate, the clock, when scheduling clock and audit began. Left out is what the host's load
-# decides: whether the PM timer kept pace with the PIT and so becomes a clock source, and what the kernel thinks of its clocks then. Lines are
+# decides: whether the PM timer kept pace with the PIT and so becomes a clock source, what the kernel thinks of its clocks
+# then, and which of its steps took long. Lines are
 # sorted, because those of the kernel's own threads (unpacking the initramfs, audit, keyboard) come where they will.
 kernel_lines() {
     tr -d '\r' <"$1" | sed -nE 's/^\[ *[0-9]+\.[0-9]+\] //p' |
-        sed -E -e '/^PM-Timer running at invalid rate|^clocksource: acpi_pm:|clocksource: (timekeeping watchdog|Marking|.*watchdog)|[Uu]nstable/d' \
+        sed -E -e '/^PM-Timer running at invalid rate|^clocksource: acpi_pm:|clocksource: (timekeeping watchdog|Marking|.*watchdog)|[Uu]nstable| took [0-9]+ usecs$/d' \
             -e '/^(tsc:|clocksource: tsc|Calibrating delay|rtc_cmos .*setting system clock|sched_clock: Marking|audit: type=)/s/(0x)?[0-9a-f]*[0-9][0-9a-f]*/N/g' | sort
 }
 # What user programs print: the script's own lines, in order.
