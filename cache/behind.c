@@ -274,6 +274,7 @@ enum cache_code cache_queue_start(struct cache *c, struct cache_error *err)
     /* The process's signals are the run's (timers, kicks): none may land on this thread. */
     sigset_t all, old;
     sigfillset(&all);
+    sigdelset(&all, SIGSYS); /* by which a process that gave up system calls is told of one it makes all the same */
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int failed = pthread_create(&q->thread, NULL, behind_main, q);
     pthread_sigmask(SIG_SETMASK, &old, NULL);

@@ -19,6 +19,7 @@
 #include "monitor/lockstep.h"
 #include "monitor/machine.h"
 #include "monitor/profile.h"
+#include "monitor/sandbox.h"
 #include "monitor/signals.h"
 
 #define SHADOW_BYTES (256u << 10)
@@ -27,6 +28,7 @@
 #define EMULATE_BURST 1024u
 #define SITE_PATIENCE 3u /* faults of one instruction before it is made to leave to the emulator */
 
+static volatile sig_atomic_t quit_asked; /* of the run that is being made or running */
 static struct machine *running; /* for run_quit() only */
 
 uint64_t machine_now_ns(void)
@@ -700,9 +702,8 @@ bool machine_power_cycle(struct machine *m)
     return power_on(m);
 }
 
-void machine_run(struct machine *m)
+static void run(struct machine *m)
 {
-    running = m;
     m->vm.cpu->host_event = 1;
     if (profile_start(m, m->res->error, sizeof(m->res->error)))
         loop(m);
@@ -713,14 +714,29 @@ void machine_run(struct machine *m)
     m->res->end = m->end;
 }
 
+void machine_run(struct machine *m)
+{
+    running = m;
+    run(m);
+}
+
 void run_quit(void)
 {
     struct machine *m = running;
+    quit_asked = 1;
     if (m) {
         m->quit = 1;
         m->vm.cpu->host_event = 1;
         signals_kick(m);
     }
+}
+
+static void confine(const struct run_config *cfg)
+{
+    char why[100];
+    unsigned when = cfg->cache && !cfg->cache_readonly ? SANDBOX_CACHE : 0;
+    if (cfg->sandbox_status && !sandbox_enter(when, cfg->sandbox_status, why, sizeof(why)))
+        fprintf(stderr, "verso: no filter of system calls: %s\n", why);
 }
 
 void run_machine(const struct run_config *cfg, struct run_result *out)
@@ -734,7 +750,11 @@ void run_machine(const struct run_config *cfg, struct run_result *out)
         m->vm.cpu->tsc_hz = tsc_rate(from);
         m->vm.cpu->tsc_invariant = host_tsc_invariant();
         dev_apic_set_clock(m->vm.bus, (uint32_t)(m->vm.cpu->tsc_hz / 16)); /* as CPUID leaf 15h says */
-        machine_run(m);
+        confine(cfg);
+        running = m;
+        if (quit_asked) /* while it was being made */
+            m->quit = 1;
+        run(m);
     } else {
         out->end = RUN_FAILED;
     }
@@ -744,4 +764,5 @@ void run_machine(const struct run_config *cfg, struct run_result *out)
         (uint64_t)(cpu1.tv_sec - cpu0.tv_sec) * 1000000000u + (uint64_t)cpu1.tv_nsec - (uint64_t)cpu0.tv_nsec;
     if (m)
         machine_close(m);
+    quit_asked = 0;
 }

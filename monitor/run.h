@@ -151,6 +151,8 @@ struct run_config {
     FILE *perf_map;                /* names of code memory for perf; NULL: none */
     unsigned extras;               /* bit per enum dev_extra (devices/bus.h): devices not every machine has */
     uint64_t stop_after_insns;     /* emulated-only/lockstep runs: stop after that many (0: never) */
+    int sandbox_status;            /* before the first guest instruction the process gives up every system call that it does not need
+                                      (sandbox.def), for good; one of those ends it with this exit status. 0: it keeps them */
     bool clock_stopped;            /* time stands still: equal guests run equally. No timer fires, the TSC counts nothing, and a machine
                                       that waits for an interrupt nothing can raise ends with RUN_QUIT */
 };
@@ -181,7 +183,7 @@ void run_machine(const struct run_config *cfg, struct run_result *out);
 
 void run_difference_free(struct run_difference *d); /* NULL is none */
 
-/* Asks a running machine to stop (RUN_QUIT); async-signal-safe. */
+/* Asks a machine that runs or is being made to stop (RUN_QUIT); async-signal-safe. */
 void run_quit(void);
 
 #endif

@@ -479,6 +479,7 @@ bool signals_init(struct machine *m, char *err, size_t err_size)
         }
         sigset_t all, old;
         sigfillset(&all);
+        sigdelset(&all, SIGSYS); /* which says that a system call is forbidden (sandbox.h) */
         pthread_sigmask(SIG_BLOCK, &all, &old); /* the input thread takes no signals */
         m->input_started = pthread_create(&m->input_thread, NULL, input_main, m) == 0;
         pthread_sigmask(SIG_SETMASK, &old, NULL);

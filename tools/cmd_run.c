@@ -25,7 +25,8 @@ struct options {
     struct opt_list initrd, device;
     struct trace_select select;
     uint64_t ram, stop_after, trace_ring;
-    bool no_cache, cache_readonly, emulate, no_stdin;
+    FILE *stats_file, *profile_file;
+    bool no_sandbox, no_cache, cache_readonly, emulate, no_stdin;
 };
 
 #define AT(field) offsetof(struct options, field)
@@ -66,6 +67,8 @@ static const struct opt options[] = {
      "sample where time goes; a report at the end, to standard error or a file"},
     {"perf-map", 0, OPT_OPTIONAL, AT(perf_map), "FILE",
      "names of translated code for perf (/tmp/perf-PID.map)"},
+    {"no-sandbox", 0, OPT_FLAG, AT(no_sandbox), NULL,
+     "keep every system call of the process while the guest runs (to look into verso)"},
     {"no-stdin", 0, OPT_FLAG, AT(no_stdin), NULL, "nothing is typed into the serial line"},
     {"escape", 0, OPT_STRING, AT(escape), "KEY", "escape key: a letter for Ctrl-letter, or none (a)"},
     {0},
@@ -268,41 +271,40 @@ static void stats_json(FILE *to, const struct run_result *r, const struct cache_
     json_newline(&j);
 }
 
+/* Opened before the guest runs: afterwards the process may open nothing any more. */
+static bool open_report(const char *name, FILE **to)
+{
+    *to = name && *name ? fopen(name, "we") : stderr;
+    if (!*to)
+        fprintf(stderr, "verso: %s: %s\n", name, strerror(errno));
+    return *to != NULL;
+}
+
+static int close_report(const char *name, FILE *to)
+{
+    if (to == stderr || !fclose(to))
+        return STATUS_OK;
+    fprintf(stderr, "verso: %s: %s\n", name, strerror(errno));
+    return STATUS_IO;
+}
+
 static int print_stats(const struct options *o, const struct run_result *r, struct cache *cache,
                        const struct run_profile *p)
 {
     struct cache_error err = {0};
     struct cache_stats cs = {0};
     bool have = cache && cache_stats(cache, &cs, &err) == CACHE_OK;
-    FILE *to = o->stats_to ? fopen(o->stats_to, "w") : stderr;
-    if (!to) {
-        fprintf(stderr, "verso: %s: %s\n", o->stats_to, strerror(errno));
-        return STATUS_IO;
-    }
     if (o->stats && !strcmp(o->stats, "json"))
-        stats_json(to, r, have ? &cs : NULL, p);
+        stats_json(o->stats_file, r, have ? &cs : NULL, p);
     else
-        stats_text(to, r, have ? &cs : NULL);
-    if (to != stderr && fclose(to)) {
-        fprintf(stderr, "verso: %s: %s\n", o->stats_to, strerror(errno));
-        return STATUS_IO;
-    }
-    return STATUS_OK;
+        stats_text(o->stats_file, r, have ? &cs : NULL);
+    return close_report(o->stats_to, o->stats_file);
 }
 
 static int print_profile(const struct options *o, const struct run_profile *p)
 {
-    FILE *to = *o->profile ? fopen(o->profile, "we") : stderr;
-    if (!to) {
-        fprintf(stderr, "verso: %s: %s\n", o->profile, strerror(errno));
-        return STATUS_IO;
-    }
-    profile_text(to, p);
-    if (to != stderr && fclose(to)) {
-        fprintf(stderr, "verso: %s: %s\n", o->profile, strerror(errno));
-        return STATUS_IO;
-    }
-    return STATUS_OK;
+    profile_text(o->profile_file, p);
+    return close_report(o->profile, o->profile_file);
 }
 
 /* The name perf looks for may be left over from an older process with our number, or be somebody's trap. */
@@ -419,6 +421,7 @@ static int configure(const struct options *o, int argc, struct run_config *cfg, 
     cfg->profile = o->profile ? &profile : NULL;
     cfg->ram_bytes = o->ram;
     cfg->emulate_only = o->emulate;
+    cfg->sandbox_status = o->no_sandbox ? 0 : STATUS_SANDBOX;
     cfg->cache_readonly = o->cache_readonly;
     cfg->stop_after_insns = o->stop_after;
     return STATUS_OK;
@@ -454,7 +457,7 @@ static int close_trace(const struct options *o, const struct run_config *cfg, st
     return status ? status : STATUS_IO;
 }
 
-static int open_outputs(const struct options *o, struct run_config *cfg, struct trace_config *trace)
+static int open_outputs(struct options *o, struct run_config *cfg, struct trace_config *trace)
 {
     int status = open_trace(o, cfg, trace);
     if (status)
@@ -468,6 +471,8 @@ static int open_outputs(const struct options *o, struct run_config *cfg, struct 
         if (cfg->debug_console)
             setvbuf(cfg->debug_console, NULL, _IOLBF, BUFSIZ);
     }
+    if (!open_report(o->stats_to, &o->stats_file) || !open_report(o->profile, &o->profile_file))
+        return STATUS_IO;
     if (o->perf_map && !(cfg->perf_map = open_perf_map(o->perf_map)))
         return STATUS_IO;
     if (!o->no_cache && !o->emulate) {

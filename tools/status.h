@@ -25,6 +25,7 @@
     STATUS(QUIT, 12, "quit", "ended by the user's escape key or a termination signal")                       \
     STATUS(LOCKSTEP, 13, "lockstep", "translated code and emulator differ")                                  \
     STATUS(HOST, 14, "host", "the host lacks something the machine needs, or the machine could not start")   \
+    STATUS(SANDBOX, 15, "sandbox", "internal error: a system call that is forbidden while a guest runs")     \
     STATUS(IMAGE_IO, 20, "image-io", "guest image: cannot be read")                                          \
     STATUS(IMAGE_NOT_ISO, 21, "image-not-iso", "guest image: neither an ISO nor a kernel nor an ELF file")   \
     STATUS(IMAGE_TRUNCATED, 22, "image-truncated", "guest image: truncated")                                 \

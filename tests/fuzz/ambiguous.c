@@ -10,10 +10,15 @@
 #define FRAME(e)  ((e)&0xFFFFFF000ull)
 #define NOT_TABLE UINT64_MAX
 
+#define TABLES_MAX 64u
+
 struct view {
-    const struct vm *vm;
-    const uint8_t *ref; /* RAM as of the last invalidation */
+    struct vm *vm;
+    uint8_t *ref; /* RAM as of the last invalidation */
     bool pae;
+    /* Pages of paging entries in use then; too many: some are not looked at. */
+    uint64_t table[TABLES_MAX];
+    unsigned tables;
 };
 
 static uint64_t entry_at(const struct view *v, const uint8_t *ram, uint64_t at)
@@ -45,51 +50,72 @@ static uint64_t table_of(const struct view *v, uint64_t pde)
     return (pde & 1) && !large ? FRAME(pde) : NOT_TABLE;
 }
 
-static bool directory_same(const struct view *v, uint64_t dir)
+static void add_table(struct view *v, uint64_t table)
 {
-    unsigned size = v->pae ? 8 : 4;
-    uint64_t last = NOT_TABLE;
-    if (!table_same(v, dir))
-        return false;
-    for (unsigned i = 0; i < PAGE_SIZE_ && dir + i < v->vm->ram_bytes; i += size) {
-        uint64_t table = table_of(v, entry_at(v, v->vm->ram, dir + i));
-        if (table != NOT_TABLE && table != last && !table_same(v, table))
-            return false;
-        last = table;
+    for (unsigned i = 0; i < v->tables; i++)
+        if (v->table[i] == table)
+            return;
+    if (v->tables < TABLES_MAX && table + PAGE_SIZE_ <= v->vm->ram_bytes)
+        v->table[v->tables++] = table;
+}
+
+static void add_directory(struct view *v, uint64_t dir)
+{
+    add_table(v, dir);
+    for (unsigned i = 0; i < PAGE_SIZE_; i += v->pae ? 8 : 4) {
+        uint64_t table = table_of(v, entry_at(v, v->ref, dir + i));
+        if (table != NOT_TABLE)
+            add_table(v, table);
     }
-    return true;
+}
+
+/* ref has changed: which tables are in use? As long as the directories stay as they are, these are. */
+static void find_tables(struct view *v)
+{
+    const struct cpu *c = v->vm->cpu;
+    v->pae = c->cr4 & CPU_CR4_PAE;
+    v->tables = 0;
+    if (!(c->cr0 & CPU_CR0_PG))
+        return;
+    if (!v->pae)
+        add_directory(v, c->cr3 & ~PAGE_MASK_);
+    for (unsigned i = 0; i < 4 && v->pae; i++)
+        if (c->pdpte[i] & 1)
+            add_directory(v, FRAME(c->pdpte[i]));
 }
 
 /* Are all paging structures in use what they were? */
 static bool all_same(const struct view *v)
 {
-    const struct cpu *c = v->vm->cpu;
-    if (!(c->cr0 & CPU_CR0_PG))
-        return true;
-    if (!v->pae)
-        return directory_same(v, c->cr3 & ~PAGE_MASK_);
-    for (unsigned i = 0; i < 4; i++)
-        if ((c->pdpte[i] & 1) && !directory_same(v, FRAME(c->pdpte[i])))
+    for (unsigned i = 0; i < v->tables; i++)
+        if (!table_same(v, v->table[i]))
             return false;
     return true;
 }
 
-static void accept_entry(const struct view *v, uint8_t *ref, uint64_t at)
+static void accept_all(struct view *v)
+{
+    memcpy(v->ref, v->vm->ram, v->vm->ram_bytes);
+    find_tables(v);
+}
+
+static void accept_entry(struct view *v, uint64_t at)
 {
     if (at + 8 <= v->vm->ram_bytes)
-        memcpy(ref + at, v->vm->ram + at, v->pae ? 8 : 4);
+        memcpy(v->ref + at, v->vm->ram + at, v->pae ? 8 : 4);
 }
 
 /* INVLPG a: the entries above it are taken as they are now. */
-static void accept_page(const struct view *v, uint8_t *ref, uint32_t a)
+static void accept_page(struct view *v, uint32_t a)
 {
     const struct cpu *c = v->vm->cpu;
     uint64_t pde =
         v->pae ? FRAME(c->pdpte[a >> 30]) + (a >> 21 & 511) * 8 : (c->cr3 & ~PAGE_MASK_) + (a >> 22) * 4;
     uint64_t table = table_of(v, entry_at(v, v->vm->ram, pde));
-    accept_entry(v, ref, pde);
+    accept_entry(v, pde);
     if (table != NOT_TABLE)
-        accept_entry(v, ref, table + (v->pae ? (a >> 12 & 511) * 8 : (a >> 12 & 1023) * 4));
+        accept_entry(v, table + (v->pae ? (a >> 12 & 511) * 8 : (a >> 12 & 1023) * 4));
+    find_tables(v);
 }
 
 /* The bytes at EIP as far as they are RAM. */
@@ -107,7 +133,7 @@ static unsigned fetch(struct vm *vm, uint8_t bytes[SCAN_INSN_MAX_LEN])
 }
 
 struct step {
-    bool invlpg, harmless, flush, repeats, x87_image;
+    bool invlpg, harmless, flush, repeats;
     unsigned len;
     uint8_t bytes[SCAN_INSN_MAX_LEN];
     uint32_t address;
@@ -122,12 +148,6 @@ static struct step look(struct vm *vm)
         return s;
     s.len = i.len;
     s.repeats = i.cls == SCAN_CLASS_STRING && (i.prefixes & (SCAN_PFX_REP | SCAN_PFX_REPNE));
-    /* Known, not open: translated code stores host addresses, or the emulator none, for the last x87
-     * instruction. */
-    s.x87_image =
-        i.modrm < 0xC0 && i.has_modrm &&
-        ((i.map == SCAN_MAP_1B && (i.opcode == 0xD9 || i.opcode == 0xDD) && scan_modrm_reg(&i) == 6) ||
-         (i.map == SCAN_MAP_0F && i.opcode == 0xAE && scan_modrm_reg(&i) == 0));
     if (i.map != SCAN_MAP_0F)
         return s;
     s.harmless = i.opcode == 0x20 || i.opcode == 0x22; /* MOV to and from control registers */
@@ -148,12 +168,10 @@ static bool wrote_itself(struct vm *vm, const struct step *s)
 bool fuzz_ambiguous(struct vm *vm, uint8_t *ref, uint64_t limit, const bool *stop)
 {
     struct cpu *c = vm->cpu;
-    memcpy(ref, vm->ram, vm->ram_bytes);
+    struct view v = {.vm = vm, .ref = ref};
+    accept_all(&v);
     for (uint64_t n = 0; n < limit && !*stop; n++) {
-        struct view v = {vm, ref, c->cr4 & CPU_CR4_PAE};
         struct step s = look(vm);
-        if (s.x87_image)
-            return true;
         if (!s.harmless && !s.invlpg && !all_same(&v))
             return true;
         uint32_t eip = c->eip, cr0 = c->cr0, cr3 = c->cr3, cr4 = c->cr4;
@@ -164,9 +182,9 @@ bool fuzz_ambiguous(struct vm *vm, uint8_t *ref, uint64_t limit, const bool *sto
             return true;
         if (cr0 != c->cr0 || cr3 != c->cr3 || cr4 != c->cr4 || efer != c->efer ||
             (s.flush && c->eip == eip + s.len))
-            memcpy(ref, vm->ram, vm->ram_bytes);
+            accept_all(&v);
         else if (s.invlpg)
-            accept_page(&v, ref, s.address);
+            accept_page(&v, s.address);
         if ((c->irq_pending && c->vif && !c->shadow) &&
             emu_interrupt(vm, dev_intr_ack(vm->bus)) == EMU_SHUTDOWN)
             return false;

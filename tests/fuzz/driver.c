@@ -28,7 +28,6 @@ struct options {
 struct shared {
     volatile uint64_t seed, done;
     volatile bool in_case, found;
-    bool finished, too_little;
     char text[4096];
 };
 
@@ -66,17 +65,13 @@ static void run_range(const struct fuzz_target *t, const struct options *o, uint
 }
 
 static void child(const struct fuzz_target *t, const struct options *o, uint64_t from, uint64_t count,
-                  uint64_t until_s, bool last)
+                  uint64_t until_s)
 {
     dup2(output_fd, 2);
     setvbuf(stderr, NULL, _IONBF, 0);
-    if (!t->setup())
+    if (!t->setup(from))
         _exit(3);
     run_range(t, o, from, count, until_s);
-    if (!shared->found && last && t->finish) {
-        shared->too_little = !t->finish(shared->done, shared->text, sizeof(shared->text));
-        shared->finished = true;
-    }
     t->teardown();
     exit(0); /* the sanitizers' checks at exit included */
 }
@@ -121,17 +116,17 @@ static enum end wait_for(pid_t pid, int *how)
 }
 
 static enum end run_child(const struct fuzz_target *t, const struct options *o, uint64_t from, uint64_t count,
-                          uint64_t until_s, bool last, int *how)
+                          uint64_t until_s, int *how)
 {
     shared->seed = from;
-    shared->found = shared->in_case = shared->finished = shared->too_little = false;
+    shared->found = shared->in_case = false;
     shared->text[0] = 0;
     (void)!ftruncate(output_fd, 0);
     lseek(output_fd, 0, SEEK_SET);
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0)
-        child(t, o, from, count, until_s, last);
+        child(t, o, from, count, until_s);
     if (pid < 0) {
         perror("fork");
         exit(2);
@@ -172,7 +167,7 @@ static void describe(const struct fuzz_target *t, enum end end, int how, uint64_
 static bool fails(const struct fuzz_target *t, const struct options *o, uint64_t seed, enum end like)
 {
     int how;
-    enum end e = run_child(t, o, seed, 1, 0, false, &how);
+    enum end e = run_child(t, o, seed, 1, 0, &how);
     return e == like;
 }
 
@@ -218,7 +213,8 @@ static void reduce(const struct fuzz_target *t, const struct options *o, uint64_
     int how;
     printf("%s: reduced:\n", t->name);
     t->pieces(&r.f, stdout);
-    describe(t, run_child(t, &r, seed, 1, 0, false, &how), how, seed);
+    enum end e = run_child(t, &r, seed, 1, 0, &how);
+    describe(t, e, how, seed);
     print_command(t, &r.f);
     fflush(stdout);
 }
@@ -291,14 +287,14 @@ static int run_one(const struct fuzz_target *t, struct options *o)
     t->pieces(&o->f, stdout);
     if (o->once) {
         fflush(stdout);
-        if (!t->setup())
+        if (!t->setup(o->seed))
             return 2;
         bool ok = t->run(&o->f, shared->text, sizeof(shared->text));
         printf("%s: seed %llu: %s\n", t->name, (unsigned long long)o->seed,
                ok ? "nothing found" : shared->text);
         return !ok;
     }
-    enum end e = run_child(t, o, o->seed, 1, 0, false, &how);
+    enum end e = run_child(t, o, o->seed, 1, 0, &how);
     if (e == END_CLEAN) {
         printf("%s: seed %llu: nothing found\n", t->name, (unsigned long long)o->seed);
         print_output();
@@ -310,33 +306,40 @@ static int run_one(const struct fuzz_target *t, struct options *o)
     return 1;
 }
 
+static uint64_t batch_end(const struct fuzz_target *t, uint64_t at, uint64_t end)
+{
+    uint64_t next = t->batch ? at - at % t->batch + t->batch : end;
+    return next < end ? next : end;
+}
+
 static int run_many(const struct fuzz_target *t, const struct options *o)
 {
     uint64_t at = o->from, end = o->from + o->count, until_s = o->seconds ? now_s() + o->seconds : 0;
     unsigned found = 0;
+    char covered[1000];
     int how;
-    while (at < end && found < o->findings) {
-        if (until_s && now_s() >= until_s)
-            break;
-        enum end e = run_child(t, o, at, end - at, until_s, true, &how);
+    while (at < end && found < o->findings && !(until_s && now_s() >= until_s)) {
+        uint64_t next = batch_end(t, at, end);
+        enum end e = run_child(t, o, at, next - at, until_s, &how);
         if (e == END_SETUP) {
             print_output();
             return 2;
         }
+        at = next;
         if (e == END_CLEAN)
-            break;
+            continue;
         found++;
-        uint64_t seed = shared->seed;
+        uint64_t seed = shared->seed, done = shared->done;
         describe(t, e, how, seed);
         reduce(t, o, seed, e);
+        shared->done = done;
         at = seed + 1;
     }
-    bool too_little = shared->finished && shared->too_little;
-    printf("%s: %llu cases from seed %llu, %u findings%s%s%s\n", t->name, (unsigned long long)shared->done,
-           (unsigned long long)o->from, found, shared->finished ? "; " : "",
-           shared->finished ? shared->text : "",
-           too_little ? ": too little of something to mean anything" : "");
-    return found || too_little;
+    bool enough = t->finish(shared->done, covered, sizeof(covered));
+    printf("%s: %llu cases from seed %llu, %u findings; %s%s\n", t->name, (unsigned long long)shared->done,
+           (unsigned long long)o->from, found, covered,
+           enough ? "" : ": too little of something to mean anything");
+    return found || !enough;
 }
 
 int fuzz_main(const struct fuzz_target *t, int argc, char **argv)

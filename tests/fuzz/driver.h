@@ -14,14 +14,15 @@
 struct fuzz_target {
     const char *name;
     uint64_t default_count;
+    uint64_t batch; /* a process runs seeds up to the next multiple of it; 0: all */
     /* In the child, before the first case. False: cannot run at all (said on standard error). */
-    bool (*setup)(void);
+    bool (*setup)(uint64_t first_seed);
     /* One case. False: found something, text says what. */
     bool (*run)(const struct fuzz_case *f, char *text, size_t size);
     /* In the child, after the last case or a finding: gives everything back. */
     void (*teardown)(void);
-    /* In the child, after the last case: a line of what was covered; false if it was too little to mean
-     * anything (a fuzzer that exercises nothing must not pass). */
+    /* In the parent, at the end: a line of what was covered; false if it was too little to mean anything (a
+     * fuzzer that exercises nothing must not pass). */
     bool (*finish)(uint64_t cases, char *text, size_t size);
     /* Pieces of a case; list: described there. */
     unsigned (*pieces)(const struct fuzz_case *f, FILE *list);

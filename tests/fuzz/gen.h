@@ -26,7 +26,8 @@ static inline bool fuzz_is_dropped(const struct fuzz_case *f, unsigned piece)
     return f->dropped[piece / 8 % sizeof(f->dropped)] >> piece % 8 & 1;
 }
 
-/* RAM of the machine that a case wants, in bytes. */
+/* RAM of the machine that a case wants, in bytes; the same within a batch of seeds. */
+#define FUZZ_BATCH 500u
 uint64_t fuzz_ram_bytes(const struct fuzz_case *f);
 /* Fills RAM (all of it: what is not used becomes zero) and the vCPU, which must be as after RESET. Returns
  * the number of pieces. list: NULL, or where each piece is described in a line. The caller tells the machine

@@ -33,7 +33,7 @@ bad 2 "unknown device" - "$v" run x.iso --device frobnicate
 grep -q 'testdev' "$tmp/err" || fail "unknown device: the message does not say which there are"
 bad 2 "unknown trace event" - "$v" run x.iso --trace-events frobnicate
 expect_status 0 "--help" "$v" --help
-for s in 20 21 22 23 24 25 26 27 30 31 33 34; do
+for s in 15 20 21 22 23 24 25 26 27 30 31 33 34; do
     grep -qE "^ +$s " "$tmp/out" || fail "--help does not document status $s"
 done
 expect_status 0 "--version" "$v" --version

@@ -3,17 +3,25 @@
 
 #include <archive.h>
 #include <archive_entry.h>
-#include <check.h>
 #include <elf.h>
 #include <lz4.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* Also used outside of Check's tests (tests/fuzz). */
+#define MUST(what)                                                                                           \
+    do {                                                                                                     \
+        if (!(what)) {                                                                                       \
+            fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #what);                         \
+            abort();                                                                                         \
+        }                                                                                                    \
+    } while (0)
+
 void buf_add(struct buf *b, const void *data, size_t n)
 {
     b->p = realloc(b->p, b->n + n + 1);
-    ck_assert_ptr_nonnull(b->p);
+    MUST(b->p);
     if (n != 0) {
         memcpy(b->p + b->n, data, n);
     }
@@ -49,7 +57,7 @@ void buf_u32(struct buf *b, uint32_t v)
 
 void buf_put32(struct buf *b, size_t at, uint32_t v)
 {
-    ck_assert_uint_le(at + 4, b->n);
+    MUST(at + 4 <= b->n);
     memcpy(b->p + at, &v, sizeof(v));
 }
 
@@ -71,7 +79,7 @@ static struct buf lz4_legacy(const void *data, size_t n)
     char *packed = malloc((size_t)room);
     int len = LZ4_compress_default(data, packed, (int)n, room);
 
-    ck_assert_int_gt(len, 0);
+    MUST(len > 0);
     buf_u32(&b, 0x184C2102);
     buf_u32(&b, (uint32_t)len);
     buf_add(&b, packed, (size_t)len);
@@ -92,14 +100,14 @@ struct buf build_packed(const char *kind, const void *data, size_t n)
     b.p = malloc(room);
     a = archive_write_new();
     e = archive_entry_new();
-    ck_assert_int_eq(archive_write_add_filter_by_name(a, kind), ARCHIVE_OK);
-    ck_assert_int_eq(archive_write_set_format_raw(a), ARCHIVE_OK);
+    MUST(archive_write_add_filter_by_name(a, kind) == ARCHIVE_OK);
+    MUST(archive_write_set_format_raw(a) == ARCHIVE_OK);
     archive_write_set_bytes_in_last_block(a, 1);
-    ck_assert_int_eq(archive_write_open_memory(a, b.p, room, &used), ARCHIVE_OK);
+    MUST(archive_write_open_memory(a, b.p, room, &used) == ARCHIVE_OK);
     archive_entry_set_filetype(e, AE_IFREG);
-    ck_assert_int_eq(archive_write_header(a, e), ARCHIVE_OK);
-    ck_assert_int_eq(archive_write_data(a, data, n), (la_ssize_t)n);
-    ck_assert_int_eq(archive_write_close(a), ARCHIVE_OK);
+    MUST(archive_write_header(a, e) == ARCHIVE_OK);
+    MUST(archive_write_data(a, data, n) == (la_ssize_t)n);
+    MUST(archive_write_close(a) == ARCHIVE_OK);
     archive_write_free(a);
     archive_entry_free(e);
     b.n = used;
@@ -316,12 +324,12 @@ void build_iso(const char *path, const struct build_file *files, size_t count, c
     struct archive *a = archive_write_new();
     char option[256];
 
-    ck_assert_int_eq(archive_write_set_format_iso9660(a), ARCHIVE_OK);
+    MUST(archive_write_set_format_iso9660(a) == ARCHIVE_OK);
     if (boot != NULL) {
         snprintf(option, sizeof(option), "iso9660:boot=%s,iso9660:boot-type=no-emulation", boot);
-        ck_assert_int_eq(archive_write_set_options(a, option), ARCHIVE_OK);
+        MUST(archive_write_set_options(a, option) == ARCHIVE_OK);
     }
-    ck_assert_int_eq(archive_write_open_filename(a, path), ARCHIVE_OK);
+    MUST(archive_write_open_filename(a, path) == ARCHIVE_OK);
     for (size_t i = 0; i < count; i++) {
         struct archive_entry *e = archive_entry_new();
         const char *text = files[i].data;
@@ -334,13 +342,13 @@ void build_iso(const char *path, const struct build_file *files, size_t count, c
             archive_entry_set_filetype(e, AE_IFREG);
             archive_entry_set_size(e, (la_int64_t)files[i].len);
         }
-        ck_assert_int_eq(archive_write_header(a, e), ARCHIVE_OK);
+        MUST(archive_write_header(a, e) == ARCHIVE_OK);
         if (archive_entry_filetype(e) == AE_IFREG) {
-            ck_assert_int_eq(archive_write_data(a, text, files[i].len), (la_ssize_t)files[i].len);
+            MUST(archive_write_data(a, text, files[i].len) == (la_ssize_t)files[i].len);
         }
         archive_entry_free(e);
     }
-    ck_assert_int_eq(archive_write_close(a), ARCHIVE_OK);
+    MUST(archive_write_close(a) == ARCHIVE_OK);
     archive_write_free(a);
 }
 
