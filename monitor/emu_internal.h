@@ -230,12 +230,15 @@ static inline uint32_t reg_get(const struct cpu *c, unsigned r, unsigned size)
 }
 static inline void reg_set(struct cpu *c, unsigned r, unsigned size, uint32_t v)
 {
-    if (size == 4)
+    /* All 32 bits are stored: a load of them right after a store of some would wait for the cache. */
+    if (size == 4) {
         c->gpr[r] = v;
-    else if (size == 2)
-        memcpy(&c->gpr[r], &(uint16_t){(uint16_t)v}, 2);
-    else
-        ((uint8_t *)&c->gpr[r & 3])[r >> 2] = (uint8_t)v;
+    } else if (size == 2) {
+        c->gpr[r] = (c->gpr[r] & 0xFFFF0000u) | (v & 0xFFFF);
+    } else {
+        unsigned shift = (r >> 2) * 8;
+        c->gpr[r & 3] = (c->gpr[r & 3] & ~(0xFFu << shift)) | (v & 0xFF) << shift;
+    }
 }
 static inline uint32_t rm_get(struct emu *e, const struct dinsn *d, unsigned size)
 {

@@ -2,7 +2,9 @@
  * too. */
 #include <stdio.h>
 #include <string.h>
+#include <x86intrin.h>
 
+#include "monitor/lockstep.h"
 #include "monitor/machine.h"
 #include "monitor/signals.h"
 
@@ -24,9 +26,48 @@ void machine_end(struct machine *m, enum run_end end)
     m->vm.cpu->host_event = 1;
 }
 
+/* -- The guest's clock: the time-stamp counter, scaled, where it runs at one rate. It is read without the C library (which may use x87/SSE
+ * registers), and a guest that compares devices' time with its own counter finds them in step. */
+
+void machine_start_clock(struct machine *m)
+{
+    const struct cpu *c = m->vm.cpu;
+    uint64_t ns = machine_guest_ns(m);
+    m->clock_scale = c->tsc_invariant && c->tsc_hz ? (uint64_t)((1000000000ull << 32) / c->tsc_hz) : 0;
+    machine_set_guest_ns(m, ns);
+}
+
+static uint64_t clock_ns(const struct machine *m)
+{
+    return m->clock_ns0 + (uint64_t)((unsigned __int128)(__rdtsc() - m->clock_tsc0) * m->clock_scale >> 32);
+}
+
+uint64_t machine_guest_ns(const struct machine *m)
+{
+    if (m->cfg->clock_stopped)
+        return 0;
+    if (m->slow_clock)
+        return lockstep_guest_ns(m);
+    return m->clock_scale ? clock_ns(m) : machine_now_ns() - m->t0_ns;
+}
+
+void machine_set_guest_ns(struct machine *m, uint64_t ns)
+{
+    m->t0_ns = machine_now_ns() - ns;
+    m->clock_tsc0 = __rdtsc();
+    m->clock_ns0 = ns;
+}
+
+void machine_arm_timer(struct machine *m)
+{
+    uint64_t now = machine_guest_ns(m), at = m->deadline_ns;
+    signals_set_timer(m, at == UINT64_MAX ? 0 : machine_now_ns() + (at > now ? at - now : 0));
+}
+
 static uint64_t now_ns(void *opaque)
 {
-    return machine_guest_ns(heavy(opaque));
+    struct machine *m = opaque;
+    return m->clock_scale && !m->slow_clock && !m->cfg->clock_stopped ? clock_ns(m) : machine_guest_ns(heavy(m));
 }
 
 static void set_deadline(void *opaque, uint64_t at)
@@ -36,8 +77,10 @@ static void set_deadline(void *opaque, uint64_t at)
         return;
     m->deadline_ns = at;
     if (!m->slow_clock) /* then lockstep looks at the clock */
-        signals_set_timer(m, at == UINT64_MAX ? 0 : at + m->t0_ns);
+        machine_arm_timer(m);
 }
+
+/* -- */
 
 static void intr(void *opaque, bool level)
 {

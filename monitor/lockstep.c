@@ -211,12 +211,12 @@ static void start_clock(struct machine *m)
     if (!m->slow_clock)
         return;
     show_clock(m);
-    m->t0_ns = machine_now_ns() - lockstep_guest_ns(m);
+    machine_set_guest_ns(m, lockstep_guest_ns(m));
     m->slow_clock = false;
     c->host_tsc_lost = __rdtsc() - c->host_tsc_at;
     c->host_tsc_stopped = 0;
     if (m->deadline_ns != UINT64_MAX)
-        signals_set_timer(m, m->deadline_ns + m->t0_ns);
+        machine_arm_timer(m);
     c->host_event = 1;
 }
 

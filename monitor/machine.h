@@ -302,7 +302,9 @@ struct machine {
     bool timer_made, profiling, pace_made;
     volatile sig_atomic_t pace; /* the pace timer has fired (lockstep) */
     struct sigaction profile_action; /* what SIGPROF did before */
-    uint64_t t0_ns, deadline_ns;
+    uint64_t t0_ns, deadline_ns; /* deadline: guest time */
+    uint64_t clock_scale, clock_tsc0, clock_ns0; /* guest time from the time-stamp counter (32 bits behind the point); scale 0: not used */
+    volatile sig_atomic_t timer_expired;
     volatile sig_atomic_t quit;
     bool ended;
     enum run_end end;
@@ -340,6 +342,11 @@ void machine_observe(struct machine *m);
 uint64_t machine_now_ns(void);
 /* The guest's time since its start. */
 uint64_t machine_guest_ns(const struct machine *m);
+/* From now on the guest's clock goes on at ns; it goes by the time-stamp counter if that is fit for it; the host's timer is set to
+ * deadline_ns. */
+void machine_set_guest_ns(struct machine *m, uint64_t ns);
+void machine_start_clock(struct machine *m);
+void machine_arm_timer(struct machine *m);
 /* host.c: for the bus, with the machine as its opaque pointer. */
 extern const struct dev_host_ops machine_host_ops;
 /* The run loop ends before the next guest instruction. The first call decides. */

@@ -38,13 +38,6 @@ uint64_t machine_now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-uint64_t machine_guest_ns(const struct machine *m)
-{
-    if (m->cfg->clock_stopped)
-        return 0;
-    return m->slow_clock ? lockstep_guest_ns(m) : machine_now_ns() - m->t0_ns;
-}
-
 /* -- The time-stamp counter's rate: guests see the host's counter
  * ------------------------------------------------------------------------------------------------------------------
  */
@@ -213,9 +206,13 @@ static void service_events(struct machine *m)
         machine_flush_output(m);
     if (m->quit)
         machine_end(m, RUN_QUIT);
+    bool expired = m->timer_expired;
+    m->timer_expired = 0;
     if (m->deadline_ns != UINT64_MAX && machine_guest_ns(m) >= m->deadline_ns) {
         m->deadline_ns = UINT64_MAX;
         dev_bus_run_timers(m->vm.bus);
+    } else if (expired && !m->slow_clock) {
+        machine_arm_timer(m); /* the host's clock runs ahead of the guest's */
     }
     take_input(m);
     vm_doing(&m->vm, was);
@@ -606,7 +603,7 @@ static bool make_cpu(struct machine *m, char *err, size_t size)
 static bool power_on(struct machine *m)
 {
     int64_t epoch_s = m->cfg->clock_stopped ? 0 : (int64_t)time(NULL);
-    m->t0_ns = machine_now_ns();
+    machine_set_guest_ns(m, 0);
     m->deadline_ns = UINT64_MAX;
     m->vm.bus = dev_bus_create(&machine_host_ops, m, m->cfg->ram_bytes, epoch_s);
     if (!m->vm.bus)
@@ -749,6 +746,7 @@ void run_machine(const struct run_config *cfg, struct run_result *out)
     if (m && boot_start(m, out->error, sizeof(out->error))) {
         m->vm.cpu->tsc_hz = tsc_rate(from);
         m->vm.cpu->tsc_invariant = host_tsc_invariant();
+        machine_start_clock(m);
         dev_apic_set_clock(m->vm.bus, (uint32_t)(m->vm.cpu->tsc_hz / 16)); /* as CPUID leaf 15h says */
         confine(cfg);
         running = m;
