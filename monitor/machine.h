@@ -304,7 +304,7 @@ struct machine {
     struct sigaction profile_action; /* what SIGPROF did before */
     uint64_t t0_ns, deadline_ns; /* deadline: guest time */
     uint64_t clock_scale, clock_tsc0, clock_ns0; /* guest time from the time-stamp counter (32 bits behind the point); scale 0: not used */
-    volatile sig_atomic_t timer_expired;
+    int timer_expired;
     volatile sig_atomic_t quit;
     bool ended;
     enum run_end end;

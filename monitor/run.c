@@ -206,8 +206,7 @@ static void service_events(struct machine *m)
         machine_flush_output(m);
     if (m->quit)
         machine_end(m, RUN_QUIT);
-    bool expired = m->timer_expired;
-    m->timer_expired = 0;
+    bool expired = __atomic_exchange_n(&m->timer_expired, 0, __ATOMIC_RELAXED); /* one instruction: the handler may come between two */
     if (m->deadline_ns != UINT64_MAX && machine_guest_ns(m) >= m->deadline_ns) {
         m->deadline_ns = UINT64_MAX;
         dev_bus_run_timers(m->vm.bus);

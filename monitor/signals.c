@@ -253,7 +253,7 @@ static void on_event(int sig, siginfo_t *si, void *context)
         m->pace = 1;
     m->vm.cpu->host_event = 1;
     if (sig == SIG_TIMER)
-        m->timer_expired = 1;
+        __atomic_store_n(&m->timer_expired, 1, __ATOMIC_RELAXED);
     uint64_t rip = (uint64_t)g[REG_RIP];
     if (in_range(rip, stub_enter_begin, stub_enter_end)) {
         g[REG_RIP] = (greg_t)(uintptr_t)stub_enter_abort;
