@@ -346,7 +346,7 @@ static enum change change_of(struct machine *m, const struct window *w, const st
         vm_frame(&m->vm, p.page.v, false) != r->pfn[page])
         return entry_same(was, e) ? KEEP : DROP;
     bool write = may_write(m, w, &p, r->pfn[page]);
-    return write == !!(r->state[page] & PAGE_WRITE) ? KEEP : write ? WRITABLE : READ_ONLY;
+    return write == !!(r->state[page] & (PAGE_WRITE | PAGE_HELD)) ? KEEP : write ? WRITABLE : READ_ONLY;
 }
 
 /* The same change for pages [first, last), with one host call. Pages to be dropped may have unmapped ones between them; others are
@@ -355,13 +355,15 @@ static void apply_change(struct machine *m, struct window *w, struct region *r, 
 {
     if (c == KEEP)
         return;
+    /* A stretch of lockstep wants to see the first write: the page stays read-only for the host. */
+    uint8_t right = c == READ_ONLY ? 0 : m->stepping ? PAGE_HELD : PAGE_WRITE;
     if (c != DROP) {
-        COUNT(m, MPROTECTS);
         COUNT_ADD(m, RIGHTS_COMPARE, last - first);
+        COUNT(m, MPROTECTS);
         if (mprotect(w->base + (uint64_t)(r->index * REGION_PAGES + first) * PAGE_SIZE_, (uint64_t)(last - first) * PAGE_SIZE_,
-                     c == WRITABLE ? PROT_READ | PROT_WRITE : PROT_READ) == 0) {
+                     right == PAGE_WRITE ? PROT_READ | PROT_WRITE : PROT_READ) == 0) {
             for (unsigned i = first; i < last; i++)
-                r->state[i] = (uint8_t)((r->state[i] & ~PAGE_WRITE) | (c == WRITABLE ? PAGE_WRITE : 0));
+                r->state[i] = (uint8_t)((r->state[i] & ~(PAGE_WRITE | PAGE_HELD)) | right);
             return;
         }
     }
