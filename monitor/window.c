@@ -72,19 +72,34 @@ static void flush_ibtc(struct window *w)
     w->ibtc_dirty = false;
 }
 
+/* WINDOW_SPAN bytes with linear 0 at a multiple of 4 GiB, which is returned; what was reserved to find it is given back. */
+static uint8_t *reserve_span(void)
+{
+    const uint64_t align = 4ull << 30;
+    uint8_t *p = mmap(NULL, WINDOW_SPAN + align, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    uint64_t from = (uint64_t)(uintptr_t)p, base = (from + WINDOW_BELOW + align - 1) & ~(align - 1);
+    uint64_t before = base - WINDOW_BELOW - from;
+    if (before)
+        munmap(p, before);
+    if (before < align)
+        munmap(p + before + WINDOW_SPAN, align - before);
+    return p + before + WINDOW_BELOW;
+}
+
 static bool window_make(struct window *w, bool user)
 {
-    uint8_t *p =
-        mmap(NULL, WINDOW_SPAN + (4ull << 30), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED)
+    w->base = reserve_span();
+    if (!w->base)
         return false;
-    uint64_t base = ((uint64_t)(uintptr_t)p + WINDOW_BELOW + (4ull << 30) - 1) & ~((4ull << 30) - 1);
-    w->base = (uint8_t *)(uintptr_t)base;
     uint32_t n = user ? WINDOW_IBTC_SIZE : WINDOW_IBTC_SIZE_SUPERVISOR;
     w->ibtc = mmap(NULL, n * sizeof(uint64_t), PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    if (w->ibtc == MAP_FAILED)
+    if (w->ibtc == MAP_FAILED) {
+        munmap(w->base - WINDOW_BELOW, WINDOW_SPAN);
         return false;
+    }
     w->ibtc_mask = n - 1;
     w->user = user;
     w->exec_epoch = 1;
