@@ -309,10 +309,10 @@ static void put_rsdp(uint8_t *p, uint32_t rsdt)
     put_checksum(p, RSDP_SIZE, RSDP_CHECKSUM);
 }
 
-size_t dev_acpi_tables(const struct dev_bus *b, uint32_t at, uint8_t *buf, size_t cap)
+size_t dev_acpi_tables(const struct dev_bus *b, uint32_t gpa, uint8_t *buf, size_t cap)
 {
     size_t first = align_up(RSDP_SIZE, 16);
-    uint32_t base = at + (uint32_t)first;
+    uint32_t base = gpa + (uint32_t)first;
     struct layout l = lay_out(base);
 
     if (first + l.end > cap)

@@ -154,7 +154,7 @@ bool quick_iret(struct vm *vm)
     } else {
         if ((cs & 3) != 0 || !is_descriptor(vm, cs, FLAT_CODE))
             return false;
-        c->seg[SCAN_CS].sel = cs;
+        c->seg[SCAN_CS] = (struct cpu_seg){.limit = 0xFFFFFFFFu, .sel = cs, .attr = 0xC09B};
         c->gpr[CPU_ESP] = esp + 12;
     }
     c->eip = eip;

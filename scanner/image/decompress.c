@@ -339,7 +339,8 @@ static bool append(struct image_blob *to, struct image_blob *more)
         to->data = data != NULL ? data : to->data;
         return false;
     }
-    memcpy(data + to->len, more->data, more->len);
+    if (more->len)
+        memcpy(data + to->len, more->data, more->len);
     to->data = data;
     to->len += more->len;
     return true;

@@ -40,8 +40,12 @@ static bool read_cie(struct span s, uint8_t *enc, bool *signal)
     for (off = letters; span_u8(s, off, &c) && c != 0; off++) {
     }
     off++;
-    if (!skip_leb(s, &off) || !skip_leb(s, &off) ||
-        (version == 1 ? !span_u8(s, off++, &c) : !skip_leb(s, &off))) {
+    for (unsigned i = 0; i < 2; i++) { /* alignment factors of code and data */
+        if (!skip_leb(s, &off)) {
+            return false;
+        }
+    }
+    if (version == 1 ? !span_u8(s, off++, &c) : !skip_leb(s, &off)) {
         return false;
     }
     if (!span_u8(s, letters, &c) || c != 'z' || !skip_leb(s, &off)) {

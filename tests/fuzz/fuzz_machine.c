@@ -262,7 +262,7 @@ static const struct {
 static void hex(char *to, size_t size, const uint8_t *p, size_t len)
 {
     *to = 0;
-    for (size_t i = len < 8 ? len : 8; i-- && size > 2; to += 2, size -= 2)
+    for (size_t i = len < 16 ? len : 16; i-- && size > 2; to += 2, size -= 2)
         snprintf(to, size, "%02x", p[i]);
 }
 
@@ -328,6 +328,9 @@ static bool same(const struct outcome *a, const struct outcome *b, char *text, s
     for (size_t i = 0; i < sizeof(state_fields) / sizeof(state_fields[0]); i++) {
         const uint8_t *pa = (const uint8_t *)&a->cpu + state_fields[i].off,
                       *pb = (const uint8_t *)&b->cpu + state_fields[i].off;
+        /* The shadow of an STI whose next instruction shuts the processor down is nobody's any more. */
+        if (a->end == RUN_TRIPLE_FAULT && state_fields[i].off == offsetof(struct cpu, shadow))
+            continue;
         if (memcmp(pa, pb, state_fields[i].len))
             return differ(text, size, state_fields[i].name, pa, pb, state_fields[i].len);
     }

@@ -73,7 +73,6 @@ grep -q '^profile  *[0-9]* samples' "$tmp/err" || fail "no report on standard er
 [ "$(json "$tmp/json" 'd["profile"]["by"]["translated"] == 0 and d["profile"]["by"]["emulator"] > 0')" = True ] || fail "emulator: $(json "$tmp/json" 'd["profile"]["by"]')"
 expect_status 1 "without a profile" timeout 60 "$VERSO" run --kernel "$tmp/guest" --no-cache --no-stdin --stats=json --stats-to "$tmp/json"
 [ "$(json "$tmp/json" '"profile" in d')" = False ] || fail "a profile nobody asked for"
-# The guest's own status comes first.
 expect_status 3 "a report that cannot be written, before the guest starts" timeout 60 "$VERSO" run --kernel "$tmp/guest" --no-cache --no-stdin --profile="$tmp/none/file"
 grep -q "none/file" "$tmp/err" || fail "nothing said of a report that cannot be written"
 expect_status 3 "a map that cannot be written" timeout 60 "$VERSO" run --kernel "$tmp/guest" --no-cache --no-stdin --perf-map="$tmp/none/file"
