@@ -80,7 +80,7 @@ run_guest() {
 kernel_lines() {
     tr -d '\r' <"$1" | sed -nE 's/^\[ *[0-9]+\.[0-9]+\] //p' |
         sed -E -e '/^PM-Timer running at invalid rate|^clocksource: acpi_pm:|clocksource: (timekeeping watchdog|Marking|.*watchdog)|[Uu]nstable| took [0-9]+ usecs$/d' \
-            -e '/^(tsc:|clocksource: tsc|Calibrating delay|rtc_cmos .*setting system clock|sched_clock: Marking|audit: type=)/s/(0x)?[0-9a-f]*[0-9][0-9a-f]*/N/g' | sort
+            -e '/^(tsc:|clocksource: tsc|Calibrating delay|rtc_cmos .*setting system clock|sched_clock: Marking|audit: type=)/s/(0x)?[0-9a-f]*[0-9][0-9a-f]*/N/g' -e 's|input/input[0-9]+|input/inputN|' | sort
 }
 # What user programs print: the script's own lines, in order.
 script_lines() {
