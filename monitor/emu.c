@@ -20,6 +20,7 @@ _Noreturn void emu_raise(struct emu *e, unsigned vector, bool has_error, uint32_
     e->vector = vector;
     e->has_error = has_error;
     e->error = error;
+    e->implicit = 0;
     __builtin_longjmp(e->jb, 1);
 }
 
@@ -67,7 +68,7 @@ static void init(struct emu *e, struct vm *vm)
     e->vm = vm;
     e->c = vm->cpu;
     e->attn = e->stop = e->segs = e->keep_rf = e->no_trap = e->mid_rep = false;
-    e->new_shadow = 0;
+    e->new_shadow = e->implicit = 0;
     e->db_bits = 0;
     e->result = EMU_OK;
     e->ext = 0;
@@ -466,7 +467,7 @@ static bool after(struct emu *e, uint32_t flags_before)
     if (trap)
         note_debug(e);
     e->attn = e->keep_rf = e->no_trap = e->mid_rep = false;
-    e->new_shadow = 0;
+    e->new_shadow = e->implicit = 0;
     return trap;
 }
 

@@ -1205,8 +1205,9 @@ emu_fn *emu_pick(const struct scan_insn *i)
     case SCAN_CLASS_SIMD:
     case SCAN_CLASS_FXSAVE:
         return emu_pick_fpu(i);
-    case SCAN_CLASS_UD:
     case SCAN_CLASS_VIRT:
+        return emu_pick_optional(i);
+    case SCAN_CLASS_UD:
     case SCAN_CLASS_INVALID:
         return emu_op_ud;
     default:

@@ -62,6 +62,7 @@ struct emu {
     bool breakpoint; /* the fault is an instruction breakpoint */
     uint8_t new_shadow;
     uint32_t db_bits; /* DR6 bits of a data or I/O breakpoint hit, to be reported after the instruction */
+    uint8_t implicit; /* MMU_IMPLICIT during accesses to descriptor tables and TSS */
     bool bp_data;     /* data breakpoints are armed */
     bool bp_port;     /* port breakpoints are */
     bool flow;        /* control transfers are reported: */
@@ -293,6 +294,7 @@ static inline void emu_branch(struct emu *e, uint32_t eip)
 emu_fn *emu_pick(const struct scan_insn *i);
 emu_fn *emu_pick_string(const struct scan_insn *i);
 emu_fn *emu_pick_sys(const struct scan_insn *i);
+emu_fn *emu_pick_optional(const struct scan_insn *i);
 emu_fn *emu_pick_fpu(const struct scan_insn *i);
 void emu_fpu_prepare(void);
 void emu_fpu_unhide(struct emu *e);

@@ -8,6 +8,7 @@
 
 static uint8_t *tlb_insert(struct vm *vm, uint32_t lin, unsigned access, const struct mmu_page *p, uint32_t frame)
 {
+    bool supervisor_at_user = p->user && !(access & MMU_USER) && (vm->cpu->cr4 & CPU_CR4_SMAP);
     unsigned index = lin >> 12 & (TLB_SIZE - 1);
     struct tlb_entry *t = &vm->tlb[!!(access & MMU_USER)][index];
     uint32_t tag = (lin & ~PAGE_MASK_) | 1;
@@ -22,6 +23,8 @@ static uint8_t *tlb_insert(struct vm *vm, uint32_t lin, unsigned access, const s
     }
     if (access & MMU_EXEC)
         t->exec_tag = tag;
+    if (supervisor_at_user)
+        t->read_tag = 0; /* found for a fetch; data is asked about each time */
     if ((access & MMU_WRITE) && !vm->code_pages[frame] && likely(!vm->mirror))
         t->write_tag = tag;
     return hva;
@@ -44,8 +47,10 @@ uint8_t *emu_tlb_fill(struct emu *e, uint32_t lin, unsigned access, uint64_t *pa
         return NULL;
     if (unlikely(e->vm->mirror_log) && (access & MMU_WRITE))
         vm_mirror_page(e->vm, frame);
-    /* One entry serves reads and writes; where these differ (RAM behind a ROM) writes are not remembered. */
-    if (unlikely((access & MMU_WRITE) && vm_frame(e->vm, p.page.v, false) != frame))
+    /* One entry serves reads and writes; where these differ (RAM behind a ROM) writes are not remembered. Nor is what depends on EFLAGS.AC
+     * (SMAP). */
+    bool asks_ac = p.user && !(access & (MMU_USER | MMU_EXEC)) && (e->c->cr4 & CPU_CR4_SMAP);
+    if (unlikely(asks_ac || ((access & MMU_WRITE) && vm_frame(e->vm, p.page.v, false) != frame)))
         return vm_view(e->vm, (uint64_t)frame << 12);
     return tlb_insert(e->vm, lin, access, &p, frame);
 }
@@ -105,7 +110,7 @@ static unsigned in_page(uint32_t lin, unsigned size)
 
 uint32_t emu_lin_read(struct emu *e, uint32_t lin, unsigned size, bool user)
 {
-    unsigned access = user ? MMU_USER : 0, first = in_page(lin, size);
+    unsigned access = user ? MMU_USER : e->implicit, first = in_page(lin, size);
     if (unlikely(e->bp_data))
         emu_data_watch(e, lin, size, false);
     struct span a = span_at(e, lin, access);
@@ -125,7 +130,7 @@ uint32_t emu_lin_read(struct emu *e, uint32_t lin, unsigned size, bool user)
 
 void emu_lin_write(struct emu *e, uint32_t lin, unsigned size, uint32_t v, bool user)
 {
-    unsigned access = MMU_WRITE | (user ? MMU_USER : 0), first = in_page(lin, size);
+    unsigned access = MMU_WRITE | (user ? MMU_USER : e->implicit), first = in_page(lin, size);
     struct span a = span_at(e, lin, access);
     if (first == size) {
         if (unlikely(e->bp_data))
@@ -163,8 +168,10 @@ uint32_t emu_sys_read(struct emu *e, uint32_t lin, unsigned size)
         return host_load(t->hva + (lin & PAGE_MASK_), size);
     bool bp = e->bp_data;
     e->bp_data = false; /* descriptor and TSS accesses are not watched */
+    e->implicit = MMU_IMPLICIT;
     uint32_t v = emu_lin_read(e, lin, size, false);
     e->bp_data = bp;
+    e->implicit = 0;
     return v;
 }
 
@@ -172,8 +179,10 @@ void emu_sys_write(struct emu *e, uint32_t lin, unsigned size, uint32_t v)
 {
     bool bp = e->bp_data;
     e->bp_data = false;
+    e->implicit = MMU_IMPLICIT;
     emu_lin_write(e, lin, size, v, false);
     e->bp_data = bp;
+    e->implicit = 0;
 }
 
 /* -- Segments (SDM vol. 3, 5.3 to 5.5) --------------------------------------------------------------- */

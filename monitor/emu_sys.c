@@ -221,12 +221,20 @@ static void op_hlt(struct emu *e, const struct dinsn *d)
 
 /* -- Descriptor tables ------------------------------------------------------------------------------- */
 
+/* User-mode instruction prevention (SDM vol. 3, 2.5, CR4.UMIP). */
+static void need_umip(struct emu *e)
+{
+    if ((e->c->cr4 & CPU_CR4_UMIP) && e->c->cpl)
+        emu_gp0(e);
+}
+
 static void op_group6(struct emu *e, const struct dinsn *d)
 {
     struct cpu *c = e->c;
     struct emu_desc desc;
     need_protected(e);
     if (d->reg < 2) { /* SLDT, STR */
+        need_umip(e);
         rm_set(e, d, d->mem ? 2 : d->i.opsize, d->reg ? c->tr.sel : c->ldtr.sel);
         return;
     }
@@ -302,9 +310,11 @@ static void op_group7(struct emu *e, const struct dinsn *d)
     struct cpu *c = e->c;
     switch (d->reg) {
     case 0:
+        need_umip(e);
         store_table(e, d, &c->gdtr);
         return;
     case 1:
+        need_umip(e);
         store_table(e, d, &c->idtr);
         return;
     case 2:
@@ -314,6 +324,7 @@ static void op_group7(struct emu *e, const struct dinsn *d)
         load_table(e, d, &c->idtr);
         return;
     case 4: /* SMSW */
+        need_umip(e);
         rm_set(e, d, d->mem ? 2 : d->i.opsize, c->cr0);
         return;
     case 6: { /* LMSW: PE can be set, not cleared */
@@ -392,6 +403,16 @@ static void op_arpl(struct emu *e, const struct dinsn *d)
     (CPU_CR4_TSD | CPU_CR4_DE | CPU_CR4_PSE | CPU_CR4_PAE | CPU_CR4_PGE | CPU_CR4_PCE | CPU_CR4_OSFXSR |     \
      CPU_CR4_OSXMMEXCPT)
 
+static bool has(const struct emu *e, enum cpu_feature f)
+{
+    return cpu_feature_in(e->c->features, f);
+}
+
+static uint32_t cr4_writable(const struct emu *e)
+{
+    return CR4_WRITABLE | (has(e, CPU_FEATURE_UMIP) ? CPU_CR4_UMIP : 0) | (has(e, CPU_FEATURE_SMAP) ? CPU_CR4_SMAP : 0);
+}
+
 static void flush(struct emu *e, enum vm_flush what)
 {
     mmu_flush_tlb(e->vm);
@@ -432,13 +453,13 @@ static void set_cr4(struct emu *e, uint32_t v)
 {
     struct cpu *c = e->c;
     uint32_t changed = v ^ c->cr4;
-    if (v & ~(uint32_t)CR4_WRITABLE)
+    if (v & ~cr4_writable(e))
         emu_gp0(e);
     if ((v & CPU_CR4_PAE) && (changed & (CPU_CR4_PAE | CPU_CR4_PGE | CPU_CR4_PSE)) && (c->cr0 & CPU_CR0_PG) &&
         !emu_load_pdptes(e, c->cr3))
         emu_gp0(e);
     c->cr4 = v;
-    if (changed & (CPU_CR4_PSE | CPU_CR4_PAE | CPU_CR4_PGE))
+    if (changed & (CPU_CR4_PSE | CPU_CR4_PAE | CPU_CR4_PGE | CPU_CR4_SMAP))
         flush(e, VM_FLUSH_ALL);
     emu_refresh(e); /* DE */
     emu_stop(e);
@@ -527,6 +548,7 @@ enum {
     MSR_TSC_ADJUST = 0x3B,
     MSR_MISC_ENABLE = 0x1A0,
     MSR_EFER = 0xC0000080u,
+    MSR_TSC_AUX = 0xC0000103u,
 };
 
 /* The counter without what the guest has added. */
@@ -574,6 +596,9 @@ static bool read_msr(const struct cpu *c, uint32_t n, uint64_t *v)
     case MSR_EFER:
         *v = c->efer;
         return true;
+    case MSR_TSC_AUX:
+        *v = c->tsc_aux;
+        return cpu_feature_in(c->features, CPU_FEATURE_RDTSCP);
     default:
         return false;
     }
@@ -619,6 +644,11 @@ static bool write_msr(struct emu *e, uint32_t n, uint64_t v)
     case MSR_MISC_ENABLE:
         c->misc_enable = v;
         return true;
+    case MSR_TSC_AUX:
+        if (!has(e, CPU_FEATURE_RDTSCP) || v >> 32)
+            return false;
+        c->tsc_aux = (uint32_t)v;
+        return true;
     case MSR_EFER:
         if (v & ~(uint64_t)CPU_EFER_NXE)
             return false;
@@ -663,6 +693,45 @@ static void op_rdtsc(struct emu *e, const struct dinsn *d)
     c->gpr[CPU_EDX] = (uint32_t)(v >> 32);
 }
 
+/* Instructions that the CPU model has only where their feature was added: VIRT is the scanner's class for whatever it knows by name and
+ * leaves to the monitor. */
+static void op_clac_stac(struct emu *e, const struct dinsn *d)
+{
+    struct cpu *c = e->c;
+    if (!has(e, CPU_FEATURE_SMAP) || c->cpl)
+        emu_ud(e);
+    c->eflags_sys = d->i.modrm & 1 ? c->eflags_sys | CPU_AC : c->eflags_sys & ~(uint32_t)CPU_AC;
+}
+
+static void op_rdtscp(struct emu *e, const struct dinsn *d)
+{
+    if (!has(e, CPU_FEATURE_RDTSCP))
+        emu_ud(e);
+    op_rdtsc(e, d);
+    e->c->gpr[CPU_ECX] = e->c->tsc_aux;
+}
+
+/* There is no cache to write back; the address is checked as for a load of a byte. */
+static void op_cache_line(struct emu *e, const struct dinsn *d)
+{
+    enum cpu_feature f = !d->mem ? CPU_FEATURE_PCOMMIT : d->reg == 6 ? CPU_FEATURE_CLWB : CPU_FEATURE_CLFLUSHOPT;
+    if (!has(e, f))
+        emu_ud(e);
+    if (d->mem)
+        (void)emu_ld(e, d->seg, emu_ea(e, d), 1);
+}
+
+emu_fn *emu_pick_optional(const struct scan_insn *i)
+{
+    if (i->map != SCAN_MAP_0F)
+        return emu_op_ud;
+    if (i->opcode == 0xAE)
+        return op_cache_line;
+    if (i->opcode == 0x01 && (i->modrm == 0xCA || i->modrm == 0xCB))
+        return op_clac_stac;
+    return i->opcode == 0x01 && i->modrm == 0xF9 ? op_rdtscp : emu_op_ud;
+}
+
 /* -- CPUID ------------------------------------------------------------------------------------------- */
 
 enum {
@@ -689,13 +758,21 @@ enum {
     F7_TSC_ADJUST = 1u << 1, /* leaf 7 */
 };
 
+static const struct {
+    uint32_t leaf;
+    uint8_t reg, bit;
+} feature_at[CPU_FEATURE_COUNT] = {
+#define X(id, name, leaf, reg, bit, text) {leaf, reg, bit},
+    CPU_FEATURES(X)
+#undef X
+};
+
 void emu_cpuid(const struct cpu *c, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
     static const char brand[48] = "Intel(R) Atom(TM) CPU D510 (Verso virtual CPU)";
-    (void)subleaf;
     /* An Atom ends at leaf Ah. The ones that tell the time-stamp counter's rate are added, so that a guest on a busy host need not
      * measure it; those between say "none". */
-    uint32_t last = c->tsc_hz ? 0x16 : 2;
+    uint32_t last = c->tsc_hz ? 0x16 : c->features ? 7 : 2;
     memset(out, 0, 16);
     if (leaf > last && leaf < 0x80000000u)
         leaf = last; /* out of range: the highest basic leaf (SDM vol. 2, CPUID) */
@@ -723,7 +800,7 @@ void emu_cpuid(const struct cpu *c, uint32_t leaf, uint32_t subleaf, uint32_t ou
         out[0] = F6_ARAT; /* the local APIC's timer runs whatever the processor sleeps */
         break;
     case 7:
-        out[1] = c->tsc_invariant ? F7_TSC_ADJUST : 0;
+        out[1] = c->tsc_invariant && !subleaf ? F7_TSC_ADJUST : 0;
         break;
     case 0x15: /* the counter runs at ECX * EBX / EAX; guests compute that in 32 bits of kHz */
         out[0] = 1;
@@ -755,6 +832,9 @@ void emu_cpuid(const struct cpu *c, uint32_t leaf, uint32_t subleaf, uint32_t ou
     default:
         break;
     }
+    for (unsigned f = 0; f < CPU_FEATURE_COUNT; f++)
+        if (cpu_feature_in(c->features, (enum cpu_feature)f) && leaf == feature_at[f].leaf && (leaf != 7 || !subleaf))
+            out[feature_at[f].reg] |= 1u << feature_at[f].bit;
 }
 
 static void op_cpuid(struct emu *e, const struct dinsn *d)

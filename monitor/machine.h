@@ -379,7 +379,8 @@ static inline void window_enter(struct machine *m, struct window *w)
  * (window_for()): the fault handler tells the two by it. */
 static inline void window_publish_data(struct machine *m)
 {
-    bool usable = m->data && !m->data->stale;
+    /* With SMAP user memory is reached only by the emulator, which looks at EFLAGS.AC each time. */
+    bool usable = m->data && !m->data->stale && !(m->vm.cpu->cr4 & CPU_CR4_SMAP);
     uint64_t base = usable ? (uint64_t)(uintptr_t)m->data->base : (uint64_t)(uintptr_t)m->poison + WINDOW_BELOW + PAGE_SIZE_;
     if (base == m->data_base || !m->window[0].live)
         return;

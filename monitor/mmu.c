@@ -188,7 +188,7 @@ bool mmu_walk(struct vm *vm, gva_t a, unsigned access, struct mmu_page *out, str
     if (!(vm->cpu->cr0 & CPU_CR0_PG))
         return true;
     bool write_ok = mmu_may_write(vm->cpu, out->writable, access & MMU_USER);
-    if (((access & MMU_USER) && !out->user) || ((access & MMU_WRITE) && !write_ok) ||
+    if (((access & MMU_USER) && !out->user) || (out->user && mmu_smap(vm->cpu, access)) || ((access & MMU_WRITE) && !write_ok) ||
         ((access & MMU_EXEC) && !out->executable))
         return refuse(vm, a.v, access, ERROR_P, fault);
     uint8_t leaf = access & MMU_WRITE ? PTE_A | PTE_D : PTE_A;

@@ -356,7 +356,7 @@ static void emulate_faulting(struct machine *m)
             struct inst *in = code_find(m, m->fault_rip);
             if (!in || in->dead) {
                 ;
-            } else if (m->fault_user && code_force_hint(m, in, eip, XLAT_HINT_USER)) {
+            } else if (m->fault_user && !(c->cr4 & CPU_CR4_SMAP) && code_force_hint(m, in, eip, XLAT_HINT_USER)) {
                 window_mark_chunk(m, m->fault_addr, true);
             } else if (!m->fault_wrap || !code_force_hint(m, in, eip, XLAT_HINT_WRAP)) {
                 code_force_emulation(m, in, eip);
@@ -611,6 +611,7 @@ static bool power_on(struct machine *m)
         if (m->cfg->extras >> i & 1)
             dev_bus_add(m->vm.bus, (enum dev_extra)i);
     dev_apic_set_clock(m->vm.bus, 62500000); /* until the real rate is known */
+    m->vm.cpu->features = m->cfg->cpu_features;
     emu_reset(&m->vm);
     return true;
 }

@@ -121,6 +121,7 @@ struct run_difference {
 struct run_config {
     uint64_t ram_bytes;            /* 16 MiB .. 3 GiB, multiple of 4 KiB */
     enum run_boot boot;
+    uint32_t cpu_features;         /* CPU_FEATURE_* (cpu.h) added to the model, as bits */
     FILE *debug_console;           /* what the guest writes to ports E9h and 402h; NULL: standard error */
     bool restart;                  /* a reset starts the machine again; otherwise it ends the run */
     const uint8_t *rom;            /* firmware: 64 KiB to 16 MiB, a multiple of 4 KiB; ends at 4 GiB */

@@ -141,10 +141,15 @@ static bool data_fault(struct machine *m, greg_t *g, uint64_t addr)
     uint64_t lin = addr - m->data_base;
     if (!is_data_access(m, g, addr))
         return false;
+    m->fault_addr = gva((uint32_t)lin);
+    if (m->vm.cpu->cr4 & CPU_CR4_SMAP) {
+        m->fault_site = true;
+        m->fault_user = false;
+        return false;
+    }
     struct window *w = window_data(m);
     if (!w)
         return false;
-    m->fault_addr = gva((uint32_t)lin);
     COUNT(m, FAULT_DATA);
     if (window_fault(m, w, m->fault_addr, m->fault_write) != WINDOW_MAPPED)
         return false;

@@ -180,7 +180,14 @@ static inline unsigned cpu_seg_free(const struct cpu_seg *s)
 }
 
 /* -- mmu.c ---------------------------------------------------------------------------------------------------------------- */
-enum { MMU_WRITE = 1, MMU_USER = 2, MMU_EXEC = 4 };
+/* MMU_IMPLICIT: of the supervisor, to a descriptor table or TSS, whatever the CPL (SDM vol. 3, 4.6.1). */
+enum { MMU_WRITE = 1, MMU_USER = 2, MMU_EXEC = 4, MMU_IMPLICIT = 8 };
+/* Does SMAP forbid an access to user pages? Implicit accesses do not ask EFLAGS.AC (SDM vol. 3, 4.6.1). */
+static inline bool mmu_smap(const struct cpu *c, unsigned access)
+{
+    return (c->cr4 & CPU_CR4_SMAP) && !(access & (MMU_USER | MMU_EXEC)) &&
+           ((access & MMU_IMPLICIT) || !(c->eflags_sys & CPU_AC));
+}
 struct mmu_fault {
     uint32_t error_code; /* of the #PF: P, W, U, RSVD, I (SDM vol. 3, 4.7) */
     gva_t addr;

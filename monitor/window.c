@@ -556,7 +556,7 @@ void window_select(struct machine *m)
 void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page)
 {
     struct cpu *c = m->vm.cpu;
-    uint32_t cr0 = c->cr0 & (CPU_CR0_PG | CPU_CR0_WP), cr4 = c->cr4 & (CPU_CR4_PSE | CPU_CR4_PAE);
+    uint32_t cr0 = c->cr0 & (CPU_CR0_PG | CPU_CR0_WP), cr4 = c->cr4 & (CPU_CR4_PSE | CPU_CR4_PAE | CPU_CR4_SMAP);
     if (cr0 != m->paging_cr0 || cr4 != m->paging_cr4 || (c->efer & CPU_EFER_NXE) != m->paging_efer) {
         m->paging_cr0 = cr0;
         m->paging_cr4 = cr4;

@@ -400,18 +400,19 @@ static bool grp6(struct refined *r, unsigned reg)
     return reg < 6;
 }
 
-/* Register forms of 0F 01: VMX, MONITOR and SVM are named so that the monitor can trap them; XGETBV, TSX,
- * SMAP, SGX, RDTSCP and the rest do not exist on the CPU model. */
+/* Register forms of 0F 01: VMX, MONITOR, SVM, CLAC, STAC and RDTSCP are named so that the monitor can trap them; XGETBV, TSX, SGX and the
+ * rest do not exist on the CPU model. */
 static bool grp7_reg(struct refined *r, unsigned modrm, unsigned mandatory_prefix)
 {
     bool vmx = modrm >= 0xc1 && modrm <= 0xc4;
     bool monitor = modrm == 0xc8 || modrm == 0xc9;
     bool svm = modrm >= 0xd8 && modrm <= 0xdf;
+    bool smap = modrm == 0xca || modrm == 0xcb, rdtscp = modrm == 0xf9;
     unsigned reg = modrm >> 3 & 7;
 
-    if (vmx || monitor || svm) {
+    if (vmx || monitor || svm || smap || rdtscp) {
         r->cls = SCAN_CLASS_VIRT;
-        return svm || mandatory_prefix == P_NO;
+        return svm || rdtscp || mandatory_prefix == P_NO;
     }
     r->cls = reg == 4 ? SCAN_CLASS_SMSW : SCAN_CLASS_LGDT;
     return reg == 4 || reg == 6;
@@ -438,11 +439,17 @@ static bool grp9(struct refined *r, unsigned reg, bool mem, unsigned mandatory_p
     return mem && ((reg == 6 && mandatory_prefix != P_F2) || (reg == 7 && mandatory_prefix == P_NO));
 }
 
-static bool grp15(struct refined *r, unsigned reg, bool mem, unsigned mandatory_prefix)
+static bool grp15(struct refined *r, unsigned modrm, unsigned mandatory_prefix)
 {
+    unsigned reg = modrm >> 3 & 7;
+    bool mem = modrm < 0xc0;
     static const uint8_t cls[8] = {SCAN_CLASS_FXSAVE,  SCAN_CLASS_FXSAVE,  SCAN_CLASS_SIMD,
                                    SCAN_CLASS_SIMD,    SCAN_CLASS_INVALID, SCAN_CLASS_INVALID,
                                    SCAN_CLASS_INVALID, SCAN_CLASS_PLAIN};
+    if (mandatory_prefix == P_66 && (mem ? reg >= 6 : modrm == 0xf8)) { /* CLWB, CLFLUSHOPT, PCOMMIT */
+        r->cls = SCAN_CLASS_VIRT;
+        return true;
+    }
     if (mandatory_prefix != P_NO)
         return false;
     if (!mem) /* LFENCE, MFENCE, SFENCE */
@@ -537,7 +544,7 @@ static bool refine(struct refined *r, const struct op *op, unsigned opcode, unsi
         return !mem &&
                (((reg == 2 || reg == 6) && (p & (P_NO | P_66))) || ((reg == 3 || reg == 7) && p == P_66));
     case X_GRP15:
-        return grp15(r, reg, mem, p);
+        return grp15(r, modrm, p);
     case X_SHD_IMM: /* a count beyond a 16-bit operand: everything undefined */
         r->fw = (imm8 & 31) && (imm8 & 31) <= 8 * opsize ? ARITH : 0;
         return true;

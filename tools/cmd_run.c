@@ -5,6 +5,7 @@
 #include "tools/load.h"
 #include "tools/lockstep_report.h"
 #include "tools/profile_report.h"
+#include "monitor/vm.h"
 #include "tools/tools.h"
 #include "tools/trace_select.h"
 
@@ -21,7 +22,7 @@ enum { RAM_DEFAULT_MIB = 512, RAM_MIN_MIB = 16, RAM_MAX_MIB = 3072, ESCAPE_DEFAU
 
 struct options {
     const char *kernel, *append, *append_extra, *entry, *cache, *stats, *stats_to, *lockstep, *trace,
-        *trace_format, *escape, *profile, *perf_map, *bios, *reset, *debugcon;
+        *trace_format, *escape, *profile, *perf_map, *bios, *reset, *debugcon, *cpu;
     struct opt_list initrd, device;
     struct trace_select select;
     uint64_t ram, stop_after, trace_ring;
@@ -37,6 +38,7 @@ static const struct opt options[] = {
     {"append", 0, OPT_STRING, AT(append), "TEXT",
      "the kernel command line (an ISO: instead of the boot entry's)"},
     {"append-extra", 0, OPT_STRING, AT(append_extra), "TEXT", "added to the kernel command line"},
+    {"cpu", 0, OPT_STRING, AT(cpu), "MODEL", "atom-d510, and features added to it: atom-d510,+umip,+smap"},
     {"bios", 0, OPT_STRING, AT(bios), "FILE", "start at the reset vector of this ROM image instead"},
     {"reset", 0, OPT_STRING, AT(reset), "WHAT", "what a reset of the machine does: exit or restart (exit)"},
     {"entry", 0, OPT_STRING, AT(entry), "LABEL", "boot entry of the ISO (its default)"},
@@ -153,6 +155,35 @@ static bool parse_devices(const struct opt_list *list, unsigned *extras)
             return false;
         }
         *extras |= 1u << d;
+    }
+    return true;
+}
+
+static const struct {
+    const char *name, *text;
+} cpu_features[CPU_FEATURE_COUNT] = {
+#define X(id, name, leaf, reg, bit, text) {name, text},
+    CPU_FEATURES(X)
+#undef X
+};
+
+static bool parse_cpu(const char *list, uint32_t *features)
+{
+    char word[64];
+    bool model = true;
+    *features = 0;
+    while (list && (list = tools_next_path(list, word, sizeof(word)))) {
+        unsigned f = 0;
+        while (f < CPU_FEATURE_COUNT && (word[0] != '+' || strcmp(word + 1, cpu_features[f].name)))
+            f++;
+        if (model ? strcmp(word, EMU_CPU_MODEL) : f == CPU_FEATURE_COUNT) {
+            fprintf(stderr, "verso run: unknown CPU model or feature \"%s\"; the model is " EMU_CPU_MODEL ", the features:\n", word);
+            for (f = 0; f < CPU_FEATURE_COUNT; f++)
+                fprintf(stderr, "  +%-12s %s\n", cpu_features[f].name, cpu_features[f].text);
+            return false;
+        }
+        *features |= model ? 0 : 1u << f;
+        model = false;
     }
     return true;
 }
@@ -415,7 +446,7 @@ static int configure(const struct options *o, int argc, struct run_config *cfg, 
         return STATUS_USAGE;
     }
     if (!parse_lockstep(o->lockstep, cfg) || !parse_trace(o, trace) || !parse_escape(o->escape, &cfg->escape) ||
-        !parse_devices(&o->device, &cfg->extras) || !parse_reset(o->reset, &cfg->restart))
+        !parse_devices(&o->device, &cfg->extras) || !parse_reset(o->reset, &cfg->restart) || !parse_cpu(o->cpu, &cfg->cpu_features))
         return STATUS_USAGE;
     static struct run_profile profile; /* large; one machine per process */
     cfg->profile = o->profile ? &profile : NULL;

@@ -29,9 +29,29 @@ enum {
 enum {
     CPU_CR4_VME = 1u << 0, CPU_CR4_PVI = 1u << 1, CPU_CR4_TSD = 1u << 2, CPU_CR4_DE = 1u << 3, CPU_CR4_PSE = 1u << 4,
     CPU_CR4_PAE = 1u << 5, CPU_CR4_MCE = 1u << 6, CPU_CR4_PGE = 1u << 7, CPU_CR4_PCE = 1u << 8, CPU_CR4_OSFXSR = 1u << 9,
-    CPU_CR4_OSXMMEXCPT = 1u << 10, CPU_CR4_UMIP = 1u << 11,
+    CPU_CR4_OSXMMEXCPT = 1u << 10, CPU_CR4_UMIP = 1u << 11, CPU_CR4_SMAP = 1u << 21,
 };
 #define CPU_EFER_NXE (1u << 11)
+
+/* Features that can be added to the CPU model, with their bit of CPUID: CPU_FEATURE(id, "name", leaf, register, bit, meaning); register 0 to 3
+ * is EAX, EBX, ECX, EDX. None of them changes what is translated: the instructions and checks they bring are the emulator's and the MMU's. */
+#define CPU_FEATURES(X) \
+    X(UMIP, "umip", 7, 2, 2, "CR4.UMIP: SGDT, SIDT, SLDT, SMSW, STR only at CPL 0") \
+    X(SMAP, "smap", 7, 1, 20, "CR4.SMAP, CLAC, STAC: the supervisor kept from user pages") \
+    X(RDTSCP, "rdtscp", 0x80000001u, 3, 27, "RDTSCP, IA32_TSC_AUX") \
+    X(CLFLUSHOPT, "clflushopt", 7, 1, 23, "CLFLUSHOPT") \
+    X(CLWB, "clwb", 7, 1, 24, "CLWB") \
+    X(PCOMMIT, "pcommit", 7, 1, 22, "PCOMMIT (no processor was sold with it)")
+enum cpu_feature {
+#define X(id, name, leaf, reg, bit, text) CPU_FEATURE_##id,
+    CPU_FEATURES(X)
+#undef X
+    CPU_FEATURE_COUNT
+};
+static inline bool cpu_feature_in(uint32_t features, enum cpu_feature f)
+{
+    return features >> f & 1;
+}
 
 /* Exception vectors. */
 enum {
@@ -131,6 +151,8 @@ struct cpu {
     uint64_t tsc_hz;         /* of the time-stamp counter, for CPUID leaves 15h and 16h; 0: not told */
     uint32_t tsc_invariant;  /* it runs at that rate whatever the processor sleeps: told, and IA32_TSC_ADJUST is there */
     uint32_t tsc_pad;
+    uint32_t features;       /* CPU_FEATURE_*: what the model has beyond itself */
+    uint32_t tsc_aux;        /* what RDTSCP returns in ECX */
     uint64_t efer, apic_base, pat, misc_enable, tsc_offset, bios_sign;
     uint32_t sysenter_cs, sysenter_esp, sysenter_eip;
     uint64_t mtrr[32];       /* monitor's own numbering */

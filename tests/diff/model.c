@@ -1536,6 +1536,8 @@ static void mxcsr(void)
 
 static bool group15(void)
 {
+    if (ref.p66)
+        ud(); /* CLFLUSHOPT, CLWB, PCOMMIT: not on this model unless added */
     if (!ref.mem)
         return true; /* fences */
     if (ref.reg < 2)

@@ -10,6 +10,7 @@ for source in "$@"; do
     elf=$tmp/$name.elf
     { as --32 -I . -o "$tmp/$name.o" "$name.S" && ld --no-warn-rwx-segments -m elf_i386 -N -Ttext=0x100000 -e _start -o "$elf" "$tmp/$name.o"; } ||
         { fail "$name: does not assemble"; continue; }
+    read -ra own < <(sed -n 's/^# run with: //p' "$name.S") # options of the guest's own
     first=
     for way in $ways; do
         case $way in
@@ -19,7 +20,7 @@ for source in "$@"; do
         *) options=(--cache "$tmp/$name.db") ;;
         esac
         got=0
-        timeout "${ISA_TIMEOUT:-60}" "$VERSO" run --kernel "$elf" --no-stdin "${options[@]}" </dev/null >"$tmp/$name.$way" 2>"$tmp/err" || got=$?
+        timeout "${ISA_TIMEOUT:-60}" "$VERSO" run --kernel "$elf" --no-stdin "${own[@]}" "${options[@]}" </dev/null >"$tmp/$name.$way" 2>"$tmp/err" || got=$?
         failed=$failures
         grep '^FAIL' "$tmp/$name.$way" | head -n 20 | sed "s/^/    $way: /"
         grep -q '^FAIL' "$tmp/$name.$way" && fail "$name, $way: the guest found errors"

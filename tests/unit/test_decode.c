@@ -59,6 +59,10 @@ static bool model_has(const ZydisDecodedInstruction *z)
     case ZYDIS_ISA_EXT_VTX:      /* these three are named, to be refused by the monitor */
     case ZYDIS_ISA_EXT_SVM:
     case ZYDIS_ISA_EXT_SMX:
+    case ZYDIS_ISA_EXT_SMAP: /* features that can be added (cpu.h) */
+    case ZYDIS_ISA_EXT_RDTSCP:
+    case ZYDIS_ISA_EXT_CLFLUSHOPT:
+    case ZYDIS_ISA_EXT_CLWB:
         return true;
     case ZYDIS_ISA_EXT_MONITOR:
         return true;
@@ -84,6 +88,7 @@ static struct difference differences[] = {
      "register form of PREFETCHW: a NOP on some hosts, undefined on others", 0},
     {ZYDIS_ONLY, SCAN_MAP_0F38, 0x80, 0x81, "INVEPT, INVVPID: no guest of this model gets that far", 0},
     {OURS_ONLY, SCAN_MAP_0F, 0x1a, 0x1b, "MPX restricts forms; without MPX these are hint NOPs", 0},
+    {OURS_ONLY, SCAN_MAP_0F, 0xae, 0xae, "PCOMMIT was withdrawn", 0},
     {OURS_BEYOND_MODEL, SCAN_MAP_0F, 0x0d, 0x0d, "PREFETCHW executes as a NOP", 0},
     {OURS_BEYOND_MODEL, SCAN_MAP_0F, 0x18, 0x1e, "hint NOPs that MPX, CET and CLDEMOTE have taken", 0},
     {OURS_BEYOND_MODEL, SCAN_MAP_0F, 0xbc, 0xbd, "TZCNT, LZCNT execute as BSF, BSR", 0},

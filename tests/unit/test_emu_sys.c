@@ -1105,6 +1105,224 @@ END_TEST
 
 /* -- The CPU model ----------------------------------------------------------------------------------- */
 
+/* -- Features added to the model --------------------------------------------------------------------- */
+
+#define FEATURE(id) (1u << CPU_FEATURE_##id)
+
+static const struct {
+    const char *name;
+    uint32_t feature;
+    uint8_t bytes[4];
+    unsigned len;
+} optional[] = {
+    {"clac", FEATURE(SMAP), {0x0F, 0x01, 0xCA}, 3},
+    {"stac", FEATURE(SMAP), {0x0F, 0x01, 0xCB}, 3},
+    {"rdtscp", FEATURE(RDTSCP), {0x0F, 0x01, 0xF9}, 3},
+    {"clflushopt", FEATURE(CLFLUSHOPT), {0x66, 0x0F, 0xAE, 0x38}, 4},
+    {"clwb", FEATURE(CLWB), {0x66, 0x0F, 0xAE, 0x30}, 4},
+    {"pcommit", FEATURE(PCOMMIT), {0x66, 0x0F, 0xAE, 0xF8}, 4},
+};
+
+START_TEST(instructions_of_features_exist_only_with_them)
+{
+    for (size_t i = 0; i < sizeof(optional) / sizeof(optional[0]); i++) {
+        for (unsigned with = 0; with < 2; with++) {
+            box_flat(&box, 0);
+            box_code(&box, optional[i].bytes, optional[i].len);
+            c->features = with ? optional[i].feature : ~optional[i].feature & ((1u << CPU_FEATURE_COUNT) - 1);
+            c->gpr[CPU_EAX] = BOX_DATA;
+            (void)emu_step(box.vm);
+            ck_assert_msg(box_vector(&box) == (with ? -1 : CPU_EXC_UD), "%s, with feature: %u", optional[i].name, with);
+        }
+    }
+}
+END_TEST
+
+START_TEST(clac_stac_are_for_ring_0_and_change_ac)
+{
+    c->features = FEATURE(SMAP);
+    RUN(3, 0x0F, 0x01, 0xCB);
+    fault_is(CPU_EXC_UD, -1);
+    RUN(0, 0x0F, 0x01, 0xCB, 0x0F, 0x01, 0xCA);
+    ck_assert(c->eflags_sys & CPU_AC);
+    (void)emu_step(box.vm);
+    ck_assert(!(c->eflags_sys & CPU_AC));
+}
+END_TEST
+
+START_TEST(cr4_bits_of_features_fault_without_them)
+{
+    static const struct {
+        uint32_t feature, bit;
+    } bits[] = {{FEATURE(UMIP), CPU_CR4_UMIP}, {FEATURE(SMAP), CPU_CR4_SMAP}};
+    for (unsigned i = 0; i < 2; i++) {
+        box_flat(&box, 0);
+        BOX_CODE_BYTES(&box, 0x0F, 0x22, 0xE0); /* mov cr4, eax */
+        c->features = bits[!i].feature;
+        c->gpr[CPU_EAX] = bits[i].bit;
+        (void)emu_step(box.vm);
+        fault_is(CPU_EXC_GP, 0);
+        box_flat(&box, 0);
+        BOX_CODE_BYTES(&box, 0x0F, 0x22, 0xE0);
+        c->features = bits[i].feature;
+        c->gpr[CPU_EAX] = bits[i].bit;
+        (void)emu_step(box.vm);
+        no_fault();
+        ck_assert_uint_eq(c->cr4, bits[i].bit);
+    }
+}
+END_TEST
+
+START_TEST(umip_keeps_tables_from_ring_3)
+{
+    static const uint8_t code[][3] = {
+        {0x0F, 0x01, 0x00}, {0x0F, 0x01, 0x08}, {0x0F, 0x00, 0xC0}, {0x0F, 0x00, 0xC8}, {0x0F, 0x01, 0xE0},
+    }; /* sgdt, sidt [eax]; sldt, str, smsw eax */
+    for (unsigned i = 0; i < 5; i++) {
+        for (unsigned how = 0; how < 3; how++) {
+            box_flat(&box, how == 2 ? 0 : 3);
+            c->cr4 = how ? CPU_CR4_UMIP : 0;
+            c->gpr[CPU_EAX] = BOX_DATA;
+            box_code(&box, code[i], 3);
+            (void)emu_step(box.vm);
+            if (how == 1)
+                fault_is(CPU_EXC_GP, 0);
+            else
+                no_fault();
+        }
+    }
+    box_v86(&box, 3); /* there SLDT and STR are undefined whatever UMIP says */
+    c->cr4 = CPU_CR4_UMIP;
+    BOX_CODE_BYTES(&box, 0x0F, 0x00, 0xC0);
+    (void)emu_step(box.vm);
+    ck_assert_int_eq(box_vector(&box), CPU_EXC_UD);
+    box_v86(&box, 3);
+    c->cr4 = CPU_CR4_UMIP;
+    BOX_CODE_BYTES(&box, 0x0F, 0x01, 0xE0);
+    (void)emu_step(box.vm);
+    ck_assert_int_eq(box_vector(&box), CPU_EXC_GP);
+}
+END_TEST
+
+/* Paging with the page of BOX_DATA the user's, all else the supervisor's. */
+static void smap_box(unsigned cpl, bool ac)
+{
+    box_flat(&box, cpl);
+    box_paging(&box);
+    for (uint32_t lin = 0; lin < BOX_RAM; lin += PAGE_SIZE_)
+        if (cpl == 0 && lin != BOX_DATA)
+            box_pte(&box, lin, 3);
+    c->cr4 |= CPU_CR4_SMAP;
+    if (ac)
+        c->eflags_sys |= CPU_AC;
+    c->gpr[CPU_EAX] = BOX_DATA;
+}
+
+START_TEST(smap_keeps_supervisor_from_user_pages)
+{
+    static const uint8_t code[][2] = {{0x8B, 0x18}, {0x89, 0x18}, {0xFF, 0x00}}; /* mov ebx,[eax]; mov [eax],ebx; inc [eax] */
+    static const unsigned errors[] = {1, 3, 3};
+    for (unsigned i = 0; i < 3; i++) {
+        for (unsigned ac = 0; ac < 2; ac++) {
+            smap_box(0, ac);
+            box_code(&box, code[i], 2);
+            (void)emu_step(box.vm);
+            if (ac) {
+                no_fault();
+                /* What was allowed with AC must not be remembered without. */
+                c->eip = BOX_CODE;
+                c->eflags_sys &= ~(uint32_t)CPU_AC;
+                (void)emu_step(box.vm);
+            }
+            fault_is(CPU_EXC_PF, errors[i]);
+            ck_assert_uint_eq(c->cr2, BOX_DATA);
+        }
+    }
+    smap_box(3, false); /* ring 3 is not concerned */
+    BOX_CODE_BYTES(&box, 0x8B, 0x18);
+    (void)emu_step(box.vm);
+    no_fault();
+}
+END_TEST
+
+START_TEST(smap_allows_fetches_and_forgets_nothing)
+{
+    /* From a user page: mov ebx, [eax], whose data lies in the same page. */
+    smap_box(0, false);
+    box_set(&box, BOX_DATA + 0x100, 4, 0x9090188B);
+    c->eip = BOX_DATA + 0x100;
+    (void)emu_step(box.vm);
+    ck_assert_int_eq(box_vector(&box), CPU_EXC_PF);
+    ck_assert_uint_eq(box_stack(&box, 0), 1);
+    smap_box(0, true);
+    box_set(&box, BOX_DATA + 0x100, 4, 0x9090188B);
+    c->eip = BOX_DATA + 0x100;
+    (void)emu_step(box.vm);
+    no_fault();
+}
+END_TEST
+
+START_TEST(smap_of_implicit_accesses_asks_no_ac)
+{
+    smap_box(0, true);
+    c->gdtr.base = BOX_DATA; /* the table in the user's page */
+    box_set(&box, BOX_DATA + BOX_SEL_DATA0, 4, 0x0000FFFF);
+    box_set(&box, BOX_DATA + BOX_SEL_DATA0 + 4, 4, 0x00CF9300);
+    c->gpr[CPU_EAX] = BOX_SEL_DATA0;
+    BOX_CODE_BYTES(&box, 0x8E, 0xD8); /* mov ds, eax */
+    ck_assert_int_eq(emu_step(box.vm), EMU_SHUTDOWN); /* #PF, and no handler's selector can be read either */
+    ck_assert_uint_eq(c->cr2 & ~7u, BOX_DATA + BOX_SEL_CODE0);
+    c->cr4 = 0;
+    smap_box(0, true);
+    c->cr4 = 0;
+    c->gdtr.base = BOX_DATA;
+    box_set(&box, BOX_DATA + BOX_SEL_DATA0, 4, 0x0000FFFF);
+    box_set(&box, BOX_DATA + BOX_SEL_DATA0 + 4, 4, 0x00CF9300);
+    c->gpr[CPU_EAX] = BOX_SEL_DATA0;
+    BOX_CODE_BYTES(&box, 0x8E, 0xD8);
+    ck_assert_int_eq(emu_step(box.vm), EMU_OK);
+    ck_assert_uint_eq(c->eip, BOX_CODE + 2);
+}
+END_TEST
+
+START_TEST(rdtscp_returns_aux_and_honours_tsd)
+{
+    c->features = FEATURE(RDTSCP);
+    RUN(0, 0xB9, 0x03, 0x01, 0x00, 0xC0, 0x0F, 0x30, 0x0F, 0x01, 0xF9); /* mov ecx, C0000103h; wrmsr; rdtscp */
+    c->gpr[CPU_EAX] = 0x1234;
+    c->gpr[CPU_EDX] = 0;
+    (void)emu_step(box.vm);
+    (void)emu_step(box.vm);
+    no_fault();
+    ck_assert_uint_eq(c->gpr[CPU_ECX], 0x1234);
+    box_flat(&box, 3);
+    c->cr4 = CPU_CR4_TSD;
+    BOX_CODE_BYTES(&box, 0x0F, 0x01, 0xF9);
+    (void)emu_step(box.vm);
+    fault_is(CPU_EXC_GP, 0);
+}
+END_TEST
+
+START_TEST(cpuid_tells_added_features)
+{
+    uint32_t out[4];
+    c->features = 0;
+    emu_cpuid(c, 7, 0, out);
+    ck_assert_uint_eq(out[1] & (1u << 20 | 1u << 22 | 1u << 23 | 1u << 24), 0);
+    ck_assert_uint_eq(out[2], 0);
+    c->features = (1u << CPU_FEATURE_COUNT) - 1;
+    emu_cpuid(c, 0, 0, out);
+    ck_assert_uint_ge(out[0], 7);
+    emu_cpuid(c, 7, 0, out);
+    ck_assert_uint_eq(out[1] & (1u << 20 | 1u << 22 | 1u << 23 | 1u << 24), 1u << 20 | 1u << 22 | 1u << 23 | 1u << 24);
+    ck_assert_uint_eq(out[2], 1u << 2);
+    emu_cpuid(c, 7, 1, out);
+    ck_assert_uint_eq(out[1] | out[2], 0);
+    emu_cpuid(c, 0x80000001u, 0, out);
+    ck_assert_uint_eq(out[3], 1u << 20 | 1u << 27);
+}
+END_TEST
+
 START_TEST(cpuid_names_the_model)
 {
     uint32_t v[4];
@@ -1198,6 +1416,15 @@ int main(void)
     tcase_add_test(t, data_breakpoint_on_mov_ss_waits_one_instruction);
     tcase_add_test(t, single_step_over_hlt_wakes);
     tcase_add_test(t, general_detect_faults_on_dr_access);
+    tcase_add_test(t, instructions_of_features_exist_only_with_them);
+    tcase_add_test(t, clac_stac_are_for_ring_0_and_change_ac);
+    tcase_add_test(t, cr4_bits_of_features_fault_without_them);
+    tcase_add_test(t, umip_keeps_tables_from_ring_3);
+    tcase_add_test(t, smap_keeps_supervisor_from_user_pages);
+    tcase_add_test(t, smap_allows_fetches_and_forgets_nothing);
+    tcase_add_test(t, smap_of_implicit_accesses_asks_no_ac);
+    tcase_add_test(t, rdtscp_returns_aux_and_honours_tsd);
+    tcase_add_test(t, cpuid_tells_added_features);
     tcase_add_test(t, cpuid_names_the_model);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
