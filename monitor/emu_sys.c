@@ -290,7 +290,7 @@ static void store_table(struct emu *e, const struct dinsn *d, const struct cpu_t
     memcpy(buf, &t->limit, 2);
     memcpy(buf + 2, &t->base,
            4); /* all four bytes with 16-bit operands too: processors do, whatever the manual says */
-    emu_buf_align(e, d->seg, ea, 6, true, 4);
+    emu_buf_align(e, d->seg, ea, 6, true, d->i.opsize); /* SDM vol. 3, table 6-7 */
     emu_st_buf(e, d->seg, ea, 6, buf);
 }
 

@@ -1030,6 +1030,7 @@ static void table_register(void)
     if (ref.reg < 2) {
         uint32_t lin = ref_segment(seg, ea, 6, true);
 
+        align_check(lin, ref.osz); /* SDM vol. 3, table 6-7 */
         ref_touch(lin, 6, true, ref.c->cpl == 3);
         ref_write(lin, 2, t->limit, ref.c->cpl == 3);
         ref_write(lin + 2, 4, t->base, ref.c->cpl == 3);
