@@ -295,7 +295,7 @@ ROW_EXAMPLES = ["int.alu", "int.sieve", "int.crc", "int.rounds", "int.match", "i
                 "os.open_close", "os.signal", "os.pingpong", "os.page_fault", "os.cow_fault", "os.mprotect_pair",
                 "os.mmap_munmap", "os.fork_exit", "os.fork_exec", "os.thread", "io.port_out", "io.port_in", "io.mmio",
                 "io.cpuid", "io.rdtsc", "sh.loop", "sh.exec", "sh.pipe", "sh.gzip", "sh.gunzip", "sh.bunzip2", "sh.awk",
-                "sh.sed", "sh.grep", "sh.sort", "sh.sha256sum", "sh.md5sum", "sh.find", "sh.tar"]
+                "sh.sed", "sh.grep", "sh.sort", "sh.sha256sum", "sh.md5sum", "sh.find", "sh.tar", "scale.ring_4", "scale.code_1"]
 
 
 def proportional(pid):

@@ -26,7 +26,7 @@ extern const char *bench_program;
 
 /* Each ends with a row without a name. */
 extern const struct bench bench_int[], bench_call[], bench_x87[], bench_sse[], bench_mem[], bench_smc[],
-    bench_os[], bench_io[];
+    bench_os[], bench_io[], bench_scale[];
 
 /* xorshift32: the same numbers everywhere. */
 static inline uint32_t bench_random(uint32_t *s)

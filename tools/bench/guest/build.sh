@@ -23,6 +23,7 @@ program() { # BITS
 	smc smc.c
 	os os.c
 	io io.c
+	scale scale.c
 	LIST
     gcc -m"$1" -static -pthread "$o"/*.o -lm -o "$out/bench-$1"
 }
