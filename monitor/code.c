@@ -424,7 +424,7 @@ static void link_user(struct machine *m, uint32_t n, struct inst *to)
     const struct link_rec *l = &m->link[n];
     if (!linkable(l, to))
         return;
-    for (unsigned w = 1; w < WINDOW_MAX; w++)
+    for (unsigned w = 1; w < m->window_count; w++)
         if (reached_in(m, l->from, w) && !reached_in(m, to, w))
             return;
     link_to(m, n, to);

@@ -19,7 +19,8 @@ struct machine;
 /* -- window.c: the host MMU as the guest's MMU
  * -------------------------------------------------------------------------- */
 
-#define WINDOW_MAX                  48u /* window 0 is the supervisor's; the rest are user address spaces, kept by CR3 */
+#define WINDOW_MAX                  512u /* window 0 is the supervisor's; the rest are user address spaces, kept by CR3 */
+#define WINDOW_BY_CR3               1024u
 #define WINDOW_BELOW                (2ull << 30)
 #define WINDOW_SPAN                 (42ull << 30) /* 2 GiB below, 4 GiB window, 36 GiB above; see translator/xlat.h */
 #define WINDOW_VOLATILE             4096u
@@ -224,6 +225,8 @@ struct machine {
 
     /* windows */
     struct window *window; /* [WINDOW_MAX] */
+    unsigned window_count; /* those behind it have never been used */
+    uint16_t window_by_cr3[WINDOW_BY_CR3]; /* where to look first */
     struct window *current;
     struct window *last_user; /* the user window last selected */
     struct window *data;      /* the user window of the present CR3, if there is one */

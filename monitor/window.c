@@ -51,6 +51,8 @@ static uint32_t mapping_id(const struct machine *m, const struct region *r, unsi
 bool window_init(struct machine *m, char *err, size_t err_size)
 {
     m->window = calloc(WINDOW_MAX, sizeof(*m->window));
+    m->window_count = 0;
+    memset(m->window_by_cr3, 0, sizeof(m->window_by_cr3));
     m->rmap = calloc(m->frames, sizeof(*m->rmap));
     m->region_pool = mmap(NULL, REGION_POOL * sizeof(struct region), PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -111,7 +113,7 @@ static bool window_make(struct window *w, bool user)
 
 void window_destroy(struct machine *m)
 {
-    for (unsigned i = 0; m->window && i < WINDOW_MAX; i++) {
+    for (unsigned i = 0; m->window && i < m->window_count; i++) {
         struct window *w = &m->window[i];
         if (!w->live)
             continue;
@@ -131,7 +133,7 @@ void window_destroy(struct machine *m)
 
 void window_forget_branches(struct machine *m)
 {
-    for (unsigned i = 0; i < WINDOW_MAX; i++)
+    for (unsigned i = 0; i < m->window_count; i++)
         if (m->window[i].live)
             flush_ibtc(&m->window[i]);
     machine_reset_shadow(m);
@@ -254,7 +256,7 @@ static void window_reset(struct machine *m, struct window *w)
 
 void window_reset_all(struct machine *m)
 {
-    for (unsigned i = 0; i < WINDOW_MAX; i++)
+    for (unsigned i = 0; i < m->window_count; i++)
         if (m->window[i].live)
             window_reset(m, &m->window[i]);
 }
@@ -262,7 +264,7 @@ void window_reset_all(struct machine *m)
 void window_power_cycle(struct machine *m)
 {
     window_reset_all(m);
-    for (unsigned i = 0; i < WINDOW_MAX; i++)
+    for (unsigned i = 0; i < m->window_count; i++)
         m->window[i].used_at = 0;
     m->current = m->last_user = m->data = NULL;
     m->data_base = m->window_clock = 0;
@@ -460,42 +462,85 @@ static void window_revalidate(struct machine *m, struct window *w)
  * --------------------------------------------------------------------------------------------------------------
  */
 
+static uint16_t *cr3_slot(struct machine *m, uint32_t cr3)
+{
+    return &m->window_by_cr3[(cr3 >> 12 ^ cr3 >> 5) % WINDOW_BY_CR3];
+}
+
 static struct window *find_user_window(struct machine *m, uint32_t cr3)
 {
-    if (m->last_user && m->last_user->cr3 == cr3)
-        return m->last_user;
-    for (unsigned i = 1; i < WINDOW_MAX; i++)
-        if (m->window[i].live && m->window[i].cr3 == cr3)
+    struct window *w = &m->window[*cr3_slot(m, cr3)];
+    if (w->live && w->user && w->cr3 == cr3)
+        return w;
+    for (unsigned i = 1; i < m->window_count; i++)
+        if (m->window[i].live && m->window[i].cr3 == cr3) {
+            *cr3_slot(m, cr3) = (uint16_t)i;
             return &m->window[i];
+        }
     return NULL;
+}
+
+/* Does nothing of the directory that cr3 named lead anywhere any more? Kernels take an address space's tables apart when its last process
+ * ends; a window kept for it would only hold memory. */
+static bool abandoned(const struct machine *m, const struct window *w)
+{
+    for (uint32_t i = 0; i < w->region_count; i++) {
+        uint32_t lin = (uint32_t)w->region_list[i] * REGION_PAGES * PAGE_SIZE_;
+        uint64_t at = (w->cr3 & 0xFFFFF000u) + (lin >> 22) * 4;
+        if (pae_on(m)) {
+            uint64_t pdpte = read_entry(m, (w->cr3 & ~31u) + (lin >> 30) * 8, true);
+            if (!(pdpte & 1))
+                continue;
+            at = (pdpte & 0xFFFFFF000ull) + ((lin >> 21) & 511) * 8; /* the first of the region's two */
+            if (read_entry(m, at + 8, true) & 1)
+                return false;
+        }
+        if (read_entry(m, at, pae_on(m)) & 1)
+            return false;
+    }
+    return true;
+}
+
+/* A window for an address space that has none: one that is of no use any more, a new one, or the one not used for longest. */
+static struct window *user_window_for(struct machine *m)
+{
+    struct window *oldest = NULL, *idle = NULL;
+    for (unsigned i = 1; i < m->window_count; i++) {
+        struct window *w = &m->window[i];
+        if (w == m->current || w == m->data || !w->live)
+            continue;
+        if (!idle && paging_on(m) && abandoned(m, w))
+            idle = w;
+        if (!oldest || w->used_at < oldest->used_at)
+            oldest = w;
+    }
+    struct window *fresh = m->window_count < WINDOW_MAX ? &m->window[m->window_count ? m->window_count : 1] : NULL;
+    if (!idle && fresh && window_make(fresh, true)) {
+        m->window_count = (unsigned)(fresh - m->window) + 1;
+        return fresh;
+    }
+    if (idle)
+        oldest = idle;
+    if (oldest) {
+        if (!idle)
+            COUNT(m, WINDOW_EVICTIONS);
+        window_reset(m, oldest);
+    }
+    return oldest;
 }
 
 static struct window *user_window(struct machine *m)
 {
     uint32_t cr3 = m->vm.cpu->cr3;
-    struct window *oldest = NULL, *unused = NULL;
-    for (unsigned i = 1; i < WINDOW_MAX; i++) {
-        struct window *w = &m->window[i];
-        if (!w->live) {
-            if (!unused)
-                unused = w;
-            continue;
-        }
-        if (w->cr3 == cr3)
-            return w;
-        if (!oldest || w->used_at < oldest->used_at)
-            oldest = w;
+    struct window *w = find_user_window(m, cr3);
+    if (w)
+        return w;
+    w = user_window_for(m);
+    if (w) {
+        w->cr3 = cr3;
+        *cr3_slot(m, cr3) = (uint16_t)(w - m->window);
     }
-    if (unused && window_make(unused, true)) {
-        unused->cr3 = cr3;
-        return unused;
-    }
-    if (oldest) {
-        COUNT(m, WINDOW_EVICTIONS);
-        window_reset(m, oldest);
-        oldest->cr3 = cr3;
-    }
-    return oldest;
+    return w;
 }
 
 bool window_mark_chunk(struct machine *m, gva_t a, bool user)
@@ -536,6 +581,8 @@ void window_select(struct machine *m)
             w = &m->window[0];
             if (!w->live && !window_make(w, false))
                 w = NULL;
+            if (!m->window_count)
+                m->window_count = 1;
         }
         if (!w) {
             m->ended = true;
@@ -568,7 +615,7 @@ void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page)
     }
     if (what == VM_FLUSH_PAGE) {
         COUNT(m, INVLPG);
-        for (unsigned i = 0; i < WINDOW_MAX; i++) {
+        for (unsigned i = 0; i < m->window_count; i++) {
             struct window *w = &m->window[i];
             if (!w->live || (w->user && w->cr3 != c->cr3))
                 continue;
@@ -589,7 +636,7 @@ void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page)
         COUNT(m, CR3_LOADS);
     if (!m->data || m->data->cr3 != c->cr3)
         m->data = find_user_window(m, c->cr3);
-    for (unsigned i = 0; i < WINDOW_MAX; i++)
+    for (unsigned i = 0; i < m->window_count; i++)
         if (m->window[i].live && (what == VM_FLUSH_ALL || !m->window[i].user || m->window[i].cr3 == c->cr3))
             m->window[i].stale = true;
     /* The kernel will look at the new address space before it returns there. */
@@ -842,7 +889,7 @@ static bool change_writes(struct machine *m, struct window *w, struct region *r,
 
 static void change_all_writes(struct machine *m, uint8_t from, uint8_t to, int prot)
 {
-    for (unsigned i = 0; i < WINDOW_MAX; i++) {
+    for (unsigned i = 0; i < m->window_count; i++) {
         struct window *w = &m->window[i];
         for (uint32_t n = 0; w->live && n < w->region_count; n++)
             if (!change_writes(m, w, w->region[w->region_list[n]], from, to, prot)) {
