@@ -182,6 +182,8 @@ void emu_x87_settle(struct vm *vm)
 
 static struct cpu_x87 get_pointers(struct emu *e)
 {
+    if (e->vm->x87_blind)
+        return (struct cpu_x87){0};
     emu_x87_settle(e->vm);
     return e->c->x87;
 }

@@ -578,7 +578,7 @@ static void wire_cpu(struct machine *m)
     c->mask_host_flags = CPU_HOST_FLAGS;
     c->mask_if = CPU_IF;
     c->mask_chunk = ~0u << CPU_CHUNK_SHIFT;
-    c->host_tsc_stopped = m->cfg->clock_stopped;
+    c->host_tsc_stopped = m->vm.x87_blind = m->cfg->clock_stopped;
 }
 
 static bool make_cpu(struct machine *m, char *err, size_t size)

@@ -154,7 +154,7 @@ struct run_config {
     uint64_t stop_after_insns;     /* emulated-only/lockstep runs: stop after that many (0: never) */
     int sandbox_status;            /* before the first guest instruction the process gives up every system call that it does not need
                                       (sandbox.def), for good; one of those ends it with this exit status. 0: it keeps them */
-    bool clock_stopped;            /* time stands still: equal guests run equally. No timer fires, the TSC counts nothing, and a machine
+    bool clock_stopped;            /* time stands still, x87 pointers are zero: equal guests run equally. No timer fires, the TSC counts nothing, and a machine
                                       that waits for an interrupt nothing can raise ends with RUN_QUIT */
 };
 

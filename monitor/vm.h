@@ -87,6 +87,7 @@ struct vm {
     uint8_t *mirror;       /* as ram; only frames with mirrored[] set mean anything */
     uint8_t *mirrored;     /* by frame */
     bool mirror_log;       /* stores go to the copy alone and are noted: the instruction is being compared. Otherwise to both */
+    bool x87_blind;        /* x87 pointers read as zero: what hosts keep of them depends on when they interrupt (deterministic runs) */
     void *run;             /* the run loop's own (monitor/run.c) */
     volatile uint8_t doing; /* enum run_doing: what the vCPU's thread is at (profile.h) */
     uint8_t observe; /* VM_OBSERVE_*: what the emulator is to report; machine_observe() sets it */
