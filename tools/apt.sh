@@ -5,7 +5,7 @@ set -eu
 
 build="gcc libc6-dev cmake ninja-build pkg-config libzydis-dev libsqlite3-dev liblz4-dev libelf-dev check libxxhash-dev libarchive-dev"
 guest="xorriso isolinux syslinux-common cpio gzip xz-utils acpica-tools expect python3 seabios"
-suites="gcc-multilib binutils make perl bzip2 xz-utils cpio gzip python3"
+suites="gcc-multilib binutils make flex bison bc perl bzip2 xz-utils cpio gzip python3"
 bench="qemu-system-x86 gcc-multilib cpio gzip python3"
 
 wanted=

@@ -7,11 +7,12 @@ set -euo pipefail
 
 usage() {
     cat <<USAGE
-usage: make-suite.sh valgrind|selftests|gas OUTDIR
+usage: make-suite.sh valgrind|selftests|vm86|gas OUTDIR
   valgrind   none/tests/x86 of the source package valgrind
   selftests  tools/testing/selftests/x86 of the package linux-source-6.1, as 32-bit programs
+  vm86       the selftests once more, and a small kernel of the same sources that has what Debian's lack: vm86()
   gas        gas/testsuite/gas/i386 of the source package binutils, assembled; not for a guest
-Makes in OUTDIR, for the first two, suite.list and initrd.gz (an archive with /test/suite, /test/suite.list, the
+Makes in OUTDIR, for the first three, suite.list and initrd.gz (an archive with /test/suite, /test/suite.list, the
 programs and the libraries they need) and, for valgrind, expected/NAME* (what each program must print) and filter/NAME; for gas, *.o.
 USAGE
 }
@@ -37,7 +38,7 @@ trap 'rm -rf "$work"' EXIT
 root=$work/root
 list=$root/test/suite.list
 
-# tarball PACKAGE...: fetches it, prints the path of its tarball.
+# source_package NAME: fetches it, prints the path of its tarball.
 source_package() {
     local line
     line=$("$fetch" "$work" "src:$1") || cannot "the source package $1 cannot be fetched"
@@ -114,21 +115,59 @@ make_valgrind() {
     cp "$work"/tests/filter* "$out/source/tests/"
 }
 
-# The suite's own makefile decides what is built and how.
-make_selftests() {
-    local tests=$work/linux/tools/testing/selftests program name
-    need_compiler
-    command -v make >/dev/null || cannot "make is missing"
+# linux_source MEMBER...: parts of the kernel's sources, to $work/linux. A member may be a tar option.
+linux_source() {
     "$fetch" "$work/source" linux-source-6.1 >/dev/null || cannot "the package linux-source-6.1 cannot be fetched"
-    mkdir -p "$work/linux" "$work/bin" "$root/test/selftests"
-    tar -xf "$work/source/usr/src/linux-source-6.1.tar.xz" -C "$work/linux" --strip-components=1 \
-        linux-source-6.1/tools/testing/selftests/{x86,lib.mk,kselftest.h,kselftest_harness.h} linux-source-6.1/arch/x86/include/asm/desc_defs.h
-    make -s -C "$tests/x86" all_32 OUTPUT="$work/bin" >"$work/log" 2>&1 || { tail -n 20 "$work/log" >&2 && fail "the selftests do not compile"; }
+    mkdir -p "$work/linux"
+    LC_ALL=C tar -xf "$work/source/usr/src/linux-source-6.1.tar.xz" -C "$work/linux" --strip-components=1 "$@"
+}
+
+# The suite's own makefile decides what is built and how.
+build_selftests() {
+    local program name
+    mkdir -p "$work/bin" "$root/test/selftests"
+    make -s -C "$work/linux/tools/testing/selftests/x86" all_32 OUTPUT="$work/bin" >"$work/log" 2>&1 ||
+        { tail -n 20 "$work/log" >&2 && fail "the selftests do not compile"; }
     for program in "$work"/bin/*_32; do
         name=$(basename "$program" _32)
         strip -o "$root/test/selftests/$name" "$program"
         printf '%s\t%s\t%s\t%s\n' "$name" selftests true "./$name 2>&1" >>"$list"
     done
+}
+
+make_selftests() {
+    need_compiler
+    command -v make >/dev/null || cannot "make is missing"
+    linux_source linux-source-6.1/tools/testing/selftests/{x86,lib.mk,kselftest.h,kselftest_harness.h} \
+        linux-source-6.1/arch/x86/include/asm/desc_defs.h
+    build_selftests
+}
+
+# The smallest kernel that runs the micro guest's /init and the selftests: tinyconfig and what follows.
+kernel_options='PRINTK BUG TTY UNIX98_PTYS SERIAL_8250 SERIAL_8250_CONSOLE BLK_DEV_INITRD RD_GZIP BINFMT_ELF BINFMT_SCRIPT PROC_FS PROC_SYSCTL
+    SYSFS SHMEM TMPFS DEVTMPFS FUTEX EPOLL POSIX_TIMERS HIGH_RES_TIMERS COMPAT_32BIT_TIME MULTIUSER PCI ACPI KERNEL_GZIP PERF_EVENTS
+    MODIFY_LDT_SYSCALL X86_16BIT X86_ESPFIX32 X86_IOPL_IOPERM X86_UMIP X86_LEGACY_VM86'
+make_vm86() {
+    local option
+    need_compiler
+    for tool in make flex bison bc; do
+        command -v $tool >/dev/null || cannot "$tool is missing"
+    done
+    linux_source --exclude='linux-source-6.1/Documentation/[a-zA-JL-Z]*' --exclude='linux-source-6.1/arch/[a-wyz]*.[chS]' \
+        --exclude='linux-source-6.1/drivers/gpu/drm/*.[ch]' --exclude='linux-source-6.1/drivers/net/*.[ch]' linux-source-6.1
+    (
+        cd "$work/linux"
+        make -s ARCH=i386 tinyconfig
+        for option in $kernel_options; do
+            echo "CONFIG_$option=y"
+        done >>.config
+        printf '%s\n' '# CONFIG_64BIT is not set' '# CONFIG_VT is not set' CONFIG_M686=y CONFIG_EXPERT=y >>.config
+        make -s ARCH=i386 olddefconfig
+        make -s ARCH=i386 -j"$(nproc)" KBUILD_BUILD_TIMESTAMP=2023-11-14 bzImage
+    ) >"$work/log" 2>&1 || { tail -n 20 "$work/log" >&2 && fail "the kernel does not compile"; }
+    grep -q '^CONFIG_X86_LEGACY_VM86=y' "$work/linux/.config" || fail "the kernel's configuration does not take vm86()"
+    cp "$work/linux/arch/x86/boot/bzImage" "$out/vmlinuz-vm86"
+    build_selftests
 }
 
 # Every source as it is, and once more with each set of options that a test of it (.d file) gives. What does not assemble with --32 is
@@ -161,7 +200,7 @@ make_gas() {
 find "$out" -mindepth 1 -maxdepth 1 -not -name '.*' -exec rm -rf {} +
 mkdir -p "$root/test"
 case $suite in
-valgrind | selftests)
+valgrind | selftests | vm86)
     "make_$suite"
     add_libraries
     pack

@@ -86,7 +86,7 @@ def judge_selftests(directory, name, run):
     return Verdict(True, "pass", skips, checks)
 
 
-JUDGES = {"valgrind": judge_valgrind, "selftests": judge_selftests}
+JUDGES = {"valgrind": judge_valgrind, "selftests": judge_selftests, "vm86": judge_selftests}
 
 
 def judge(suite, directory, runs):
