@@ -93,6 +93,15 @@ static bool all_same(const struct view *v)
     return true;
 }
 
+/* Setting A and D may change an instruction there while it runs. */
+static bool is_table(const struct view *v, uint64_t page)
+{
+    for (unsigned i = 0; i < v->tables; i++)
+        if (v->table[i] == page)
+            return true;
+    return false;
+}
+
 static void accept_all(struct view *v)
 {
     memcpy(v->ref, v->vm->ram, v->vm->ram_bytes);
@@ -105,37 +114,59 @@ static void accept_entry(struct view *v, uint64_t at)
         memcpy(v->ref + at, v->vm->ram + at, v->pae ? 8 : 4);
 }
 
-/* INVLPG a: the entries above it are taken as they are now. */
+static unsigned references_in(const struct view *v, uint64_t dir, uint64_t table)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < PAGE_SIZE_; i += v->pae ? 8 : 4)
+        n += table_of(v, entry_at(v, v->vm->ram, dir + i)) == table;
+    return n;
+}
+
+static unsigned references(const struct view *v, uint64_t table)
+{
+    const struct cpu *c = v->vm->cpu;
+    unsigned n = 0;
+    if (!v->pae)
+        return references_in(v, c->cr3 & ~PAGE_MASK_, table);
+    for (unsigned i = 0; i < 4; i++)
+        n += c->pdpte[i] & 1 ? references_in(v, FRAME(c->pdpte[i]), table) : 0;
+    return n;
+}
+
+/* INVLPG a: the entry of the page is taken as it is now, unless its table maps other pages with it that were
+ * not named. */
 static void accept_page(struct view *v, uint32_t a)
 {
     const struct cpu *c = v->vm->cpu;
     uint64_t pde =
         v->pae ? FRAME(c->pdpte[a >> 30]) + (a >> 21 & 511) * 8 : (c->cr3 & ~PAGE_MASK_) + (a >> 22) * 4;
     uint64_t table = table_of(v, entry_at(v, v->vm->ram, pde));
-    accept_entry(v, pde);
-    if (table != NOT_TABLE)
+    if (table != NOT_TABLE && references(v, table) == 1)
         accept_entry(v, table + (v->pae ? (a >> 12 & 511) * 8 : (a >> 12 & 1023) * 4));
-    find_tables(v);
 }
 
-/* The bytes at EIP as far as they are RAM. */
-static unsigned fetch(struct vm *vm, uint8_t bytes[SCAN_INSN_MAX_LEN])
+/* The bytes at EIP as far as they are RAM, and the page of the first. */
+static unsigned fetch(struct vm *vm, uint8_t bytes[SCAN_INSN_MAX_LEN], uint64_t *page)
 {
     unsigned n = 0;
+    *page = NOT_TABLE;
     for (; n < SCAN_INSN_MAX_LEN; n++) {
         struct mmu_page p;
         uint32_t at = vm->cpu->seg[SCAN_CS].base + vm->cpu->eip + n;
         if (!mmu_probe(vm, gva(at), &p) || p.page.v + PAGE_SIZE_ > vm->ram_bytes)
             break;
+        if (!n)
+            *page = p.page.v;
         bytes[n] = vm->ram[p.page.v + (at & PAGE_MASK_)];
     }
     return n;
 }
 
 struct step {
-    bool invlpg, harmless, flush, repeats;
+    bool invlpg, harmless, flush, repeats, x87_image;
     unsigned len;
     uint8_t bytes[SCAN_INSN_MAX_LEN];
+    uint64_t page;
     uint32_t address;
 };
 
@@ -144,10 +175,17 @@ static struct step look(struct vm *vm)
     const struct cpu *c = vm->cpu;
     struct scan_insn i;
     struct step s = {0};
-    if (scan_decode(s.bytes, fetch(vm, s.bytes), c->seg[SCAN_CS].attr & 0x4000 ? 32 : 16, &i) != SCAN_OK)
+    if (scan_decode(s.bytes, fetch(vm, s.bytes, &s.page), c->seg[SCAN_CS].attr & 0x4000 ? 32 : 16, &i) !=
+        SCAN_OK)
         return s;
     s.len = i.len;
     s.repeats = i.cls == SCAN_CLASS_STRING && (i.prefixes & (SCAN_PFX_REP | SCAN_PFX_REPNE));
+    /* Pointers of the last x87 instruction: processors that keep them only with an error pending lose them
+     * whenever the host's kernel comes in between. */
+    s.x87_image =
+        i.has_modrm && i.modrm < 0xC0 &&
+        ((i.map == SCAN_MAP_1B && (i.opcode == 0xD9 || i.opcode == 0xDD) && scan_modrm_reg(&i) == 6) ||
+         (i.map == SCAN_MAP_0F && i.opcode == 0xAE && scan_modrm_reg(&i) == 0));
     if (i.map != SCAN_MAP_0F)
         return s;
     s.harmless = i.opcode == 0x20 || i.opcode == 0x22; /* MOV to and from control registers */
@@ -161,7 +199,8 @@ static struct step look(struct vm *vm)
 static bool wrote_itself(struct vm *vm, const struct step *s)
 {
     uint8_t now[SCAN_INSN_MAX_LEN];
-    unsigned n = fetch(vm, now);
+    uint64_t page;
+    unsigned n = fetch(vm, now, &page);
     return n < s->len || memcmp(now, s->bytes, s->len) != 0;
 }
 
@@ -172,12 +211,14 @@ bool fuzz_ambiguous(struct vm *vm, uint8_t *ref, uint64_t limit, const bool *sto
     accept_all(&v);
     for (uint64_t n = 0; n < limit && !*stop; n++) {
         struct step s = look(vm);
+        if (s.x87_image || is_table(&v, s.page))
+            return true;
         if (!s.harmless && !s.invlpg && !all_same(&v))
             return true;
         uint32_t eip = c->eip, cr0 = c->cr0, cr3 = c->cr3, cr4 = c->cr4;
         uint64_t efer = c->efer;
         if (emu_step(vm) != EMU_OK)
-            return false;
+            return !all_same(&v);
         if (s.repeats && c->eip == eip && wrote_itself(vm, &s))
             return true;
         if (cr0 != c->cr0 || cr3 != c->cr3 || cr4 != c->cr4 || efer != c->efer ||

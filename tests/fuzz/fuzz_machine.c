@@ -149,10 +149,6 @@ static bool open_machine(uint64_t bytes)
                               .escape = -1,
                               .clock_stopped = true,
                               .debug_console = nowhere};
-    if (getenv("FUZZ_TRACE")) { /* with --once: what happened in each run */
-        struct trace_config t = {.fd = 1, .filter.kinds = ~0ull};
-        cfg.trace = trace_open(&t);
-    }
     machine = machine_open(&cfg, &res);
     if (!machine) {
         fprintf(stderr, "no machine: %s\n", res.error);
@@ -163,6 +159,22 @@ static bool open_machine(uint64_t bytes)
     return true;
 }
 
+/* With --once: what happens in each run goes to standard output; "exc,io,page" leaves code translated. */
+static void start_trace(void)
+{
+    char bad[32];
+    struct trace_config t = {.fd = 1};
+    const char *list = getenv("FUZZ_TRACE");
+    if (!list || !trace_parse_kinds(list, &t.filter.kinds, bad))
+        return;
+    printf("-- a run\n");
+    fflush(stdout);
+    if (machine->trace)
+        trace_close(machine->trace);
+    machine->trace = trace_open(&t);
+    machine_observe(machine);
+}
+
 static void set_up(const struct fuzz_case *f)
 {
     struct vm *vm = &machine->vm;
@@ -170,6 +182,7 @@ static void set_up(const struct fuzz_case *f)
         fprintf(stderr, "out of memory\n");
         exit(3);
     }
+    start_trace();
     fuzz_build(f, vm, NULL);
     vm_segments_changed(vm);
     mmu_flush_tlb(vm);
@@ -195,6 +208,8 @@ static bool go_on(bool emulate, struct budget budget, struct outcome *out, char 
     out_of_time = 0;
     set_time(budget.us);
     machine_run(machine);
+    if (machine->trace)
+        (void)trace_flush(machine->trace);
     set_time(0);
     out->end = res.end;
     out->exit_status = res.exit_status;

@@ -24,6 +24,7 @@ struct gen {
     uint64_t state; /* of the piece being made */
     unsigned piece;
     bool paging, pae, pse;
+    bool aliases; /* pages are mapped several times; without, an INVLPG is the last word about its page */
     /* Code being written */
     uint8_t *code;
     unsigned n, cap;
@@ -88,7 +89,7 @@ static uint32_t near_address(struct gen *g)
                                     0x00C00000, 0x01000000,       0x01400000, 0xFFFC0000};
     uint32_t a = base[below(g, sizeof(base) / sizeof(base[0]))];
     a += chance(g, 70) ? rnd(g) & 0x3F : rnd(g) & 0xFFF;
-    if (a < 0x400000 && chance(g, 30))
+    if (g->aliases && a < 0x400000 && chance(g, 30))
         a += chance(g, 50) ? LAY_ALIAS_1 : LAY_ALIAS_2;
     return a - (chance(g, 20) ? 8 : 0);
 }
@@ -96,7 +97,8 @@ static uint32_t near_address(struct gen *g)
 static uint32_t data_address(struct gen *g)
 {
     uint32_t a = LAY_DATA + (chance(g, 80) ? rnd(g) % 0x1FE0 : 0xFF0 + (rnd(g) & 15));
-    return a + PICK(g, 0, 0, 0, g->paging ? LAY_ALIAS_1 : 0, g->paging ? LAY_ALIAS_2 : 0);
+    bool alias = g->paging && g->aliases;
+    return a + PICK(g, 0, 0, 0, alias ? LAY_ALIAS_1 : 0, alias ? LAY_ALIAS_2 : 0);
 }
 
 static uint32_t value(struct gen *g)
@@ -215,8 +217,8 @@ static void page_tables(struct gen *g)
     }
     if (!g->pae) {
         put(g, LAY_PD, 4, LAY_PT | 7);
-        put(g, LAY_PD + 4 * (LAY_ALIAS_1 >> 22), 4, LAY_PT | 7);
-        put(g, LAY_PD + 4 * (LAY_ALIAS_2 >> 22), 4, LAY_PT | 7);
+        put(g, LAY_PD + 4 * (LAY_ALIAS_1 >> 22), 4, g->aliases ? LAY_PT | 7 : 0);
+        put(g, LAY_PD + 4 * (LAY_ALIAS_2 >> 22), 4, g->aliases ? LAY_PT | 7 : 0);
         put(g, LAY_PD + 4 * 2, 4, LAY_WILD | 7);
         put(g, LAY_PD + 4 * 3, 4, 0x87);           /* 4 MiB page, if PSE */
         put(g, LAY_PD + 4 * 4, 4, 0x40000000 | 7); /* a table outside RAM */
@@ -225,12 +227,14 @@ static void page_tables(struct gen *g)
         put(g, LAY_PD + 4 * 0x3FF, 4, LAY_PD | 3); /* itself */
         return;
     }
-    for (uint32_t i = 0; i < 4; i++)
+    for (uint32_t i = 0; i < (g->aliases ? 4 : 1); i++)
         put(g, LAY_PDPT + 8 * i, 8, LAY_PAE_PD | 1); /* one directory four times */
     put(g, LAY_PAE_PD, 8, LAY_PAE_PT | 7);
     put(g, LAY_PAE_PD + 8, 8, (LAY_PAE_PT + 4096) | 7);
-    put(g, LAY_PAE_PD + 8 * 2, 8, LAY_PAE_PT | 7); /* LAY_ALIAS_1 */
-    put(g, LAY_PAE_PD + 8 * 3, 8, (LAY_PAE_PT + 4096) | 7);
+    if (g->aliases) { /* LAY_ALIAS_1 */
+        put(g, LAY_PAE_PD + 8 * 2, 8, LAY_PAE_PT | 7);
+        put(g, LAY_PAE_PD + 8 * 3, 8, (LAY_PAE_PT + 4096) | 7);
+    }
     put(g, LAY_PAE_PD + 8 * 4, 8, LAY_WILD | 7);
     put(g, LAY_PAE_PD + 8 * 6, 8, 0x87);
     put(g, LAY_PAE_PD + 8 * 8, 8, 0x40000000 | 7);
@@ -781,7 +785,7 @@ static void p_self(struct gen *g)
 {
     uint32_t here = g->eip + g->n;
     uint32_t at = chance(g, 60) ? here + 8 + below(g, 24) : LAY_CODE + below(g, LAY_CODE_END - LAY_CODE);
-    if (chance(g, 25) && g->paging)
+    if (chance(g, 25) && g->paging && g->aliases)
         at = (at & 0x3FFFFF) + PICK(g, 0, LAY_ALIAS_1, LAY_ALIAS_2);
     switch (below(g, 4)) {
     case 0:
@@ -1053,7 +1057,7 @@ static void chunk(struct gen *g, unsigned n, uint32_t at)
                                    ENTER_16,     ENTER_ODD};
     bool keep = piece(g, "registers");
     enum enter how = ways[below(g, sizeof(ways))];
-    fr.eip = at + (g->paging ? PICK(g, 0, 0, LAY_ALIAS_1, LAY_ALIAS_2) : 0);
+    fr.eip = at + (g->aliases && g->paging ? PICK(g, 0, 0, LAY_ALIAS_1, LAY_ALIAS_2) : 0);
     fr.cs = SEL_CODE0;
     fr.ds = fr.es = fr.fs = fr.gs = fr.ss = SEL_DATA0;
     fr.eflags = 2;
@@ -1239,6 +1243,7 @@ unsigned fuzz_build(const struct fuzz_case *f, struct vm *vm, FILE *list)
     g.paging = r % 4 != 0;
     g.pae = g.paging && (r >> 8) % 2;
     g.pse = r >> 16 & 1;
+    g.aliases = r >> 20 & 1;
     if (g.paging)
         start_paging(&g);
     working_tables(&g);
