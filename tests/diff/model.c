@@ -24,7 +24,7 @@ static void set_flag(uint32_t bits, bool on)
 
 static bool v86(void)
 {
-    return ref.mode == DIFF_V86 && (flags() & CPU_VM);
+    return (ref.c->cr0 & CPU_CR0_PE) && (flags() & CPU_VM);
 }
 
 static bool real_like(void) /* real or virtual-8086 mode */
@@ -560,13 +560,14 @@ static uint32_t push_frame(const struct cpu_seg *ss, uint32_t sp, unsigned size,
         if (down ? off <= ss->limit || last > m : last > ss->limit && ss->limit != 0xFFFFFFFFu)
             ref_raise(CPU_EXC_SS, true, error);
         lin[k] = ss->base + off;
-        if (user)
-            align_check(lin[k], size);
     }
     if (past)
         gp(past_error);
-    for (unsigned k = 0; k < n; k++)
+    for (unsigned k = 0; k < n; k++) {
+        if (user)
+            align_check(lin[k], size);
         ref_touch(lin[k], size, true, user);
+    }
     for (unsigned k = 0; k < n; k++)
         ref_write(lin[k], size, v[k], user);
     return (sp & ~m) | ((sp - n * size) & m);
@@ -1437,19 +1438,22 @@ static void load_environment(const uint8_t *in)
     settle_x87();
 }
 
-static void read_block(uint8_t *buf, unsigned n)
+/* align: what the whole is checked for (SDM vol. 3, table 6-7); 1: nothing. */
+static void read_block(uint8_t *buf, unsigned n, unsigned align)
 {
     uint32_t lin = ref_segment(ref_seg(), ref_ea(), n, false);
 
+    align_check(lin, align);
     ref_touch(lin, n, false, ref.c->cpl == 3);
     for (unsigned k = 0; k < n; k++)
         buf[k] = (uint8_t)ref_read(lin + k, 1, ref.c->cpl == 3);
 }
 
-static void write_block(const uint8_t *buf, unsigned n)
+static void write_block(const uint8_t *buf, unsigned n, unsigned align)
 {
     uint32_t lin = ref_segment(ref_seg(), ref_ea(), n, true);
 
+    align_check(lin, align);
     ref_touch(lin, n, true, ref.c->cpl == 3);
     for (unsigned k = 0; k < n; k++)
         ref_write(lin + k, 1, buf[k], ref.c->cpl == 3);
@@ -1465,7 +1469,7 @@ static void x87_environment(void)
     if (ref.reg == 4 && (fx[2] & 0x80))
         ref_raise(CPU_EXC_MF, false, 0);
     if (ref.reg == 4) {
-        read_block(buf, size);
+        read_block(buf, size, ref.osz);
         load_environment(buf);
         for (unsigned n = 0; size > env && n < 8; n++)
             memcpy(fx + 32 + 16 * n, buf + env + 10 * n, 10);
@@ -1474,7 +1478,7 @@ static void x87_environment(void)
     store_environment(buf);
     for (unsigned n = 0; size > env && n < 8; n++)
         memcpy(buf + env + 10 * n, fx + 32 + 16 * n, 10);
-    write_block(buf, size);
+    write_block(buf, size, ref.osz);
     if (size == env) {
         fcw = (uint16_t)(word(fx, 2) | 0x3F);
         memcpy(fx, &fcw, 2);
@@ -1504,10 +1508,10 @@ static void fx_state(void)
         buf[5] = 0;
         for (unsigned n = 0; n < 8; n++)
             memset(buf + 32 + 16 * n + 10, 0, 6);
-        write_block(buf, 288);
+        write_block(buf, 288, 1);
         return;
     }
-    read_block(buf, 288);
+    read_block(buf, 288, 1);
     if (word(buf + 24, 4) & ~mask)
         gp(0);
     memcpy(fx, buf, 288);

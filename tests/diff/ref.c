@@ -582,8 +582,8 @@ static void note_x87(uint32_t ea, unsigned seg)
     }
 }
 
-/* CMPS: at least so many of its operands cannot be read. */
-static bool missing_operands(bool user, unsigned least)
+/* CMPS: neither operand can be read. */
+static bool both_missing(bool user)
 {
     const uint32_t *g = ref.c->gpr;
     unsigned size = ref.opcode & 1 ? ref.osz : 1;
@@ -595,7 +595,7 @@ static bool missing_operands(bool user, unsigned least)
         missing[n] = !allowed(world_rights(paging(), at, &phys), false, user) ||
                      !allowed(world_rights(paging(), at + size - 1, &phys), false, user);
     }
-    return (unsigned)missing[0] + missing[1] >= least;
+    return missing[0] && missing[1];
 }
 
 static _Noreturn void host_fault(int vector, uint32_t error, uint32_t cr2)
@@ -603,6 +603,10 @@ static _Noreturn void host_fault(int vector, uint32_t error, uint32_t cr2)
     uint32_t phys;
     bool write = error & 2, user = ref.c->cpl == 3;
 
+    /* Which operand of CMPS is read first is not said; with alignment checks on, any fault may be the
+     * other's. */
+    if (is_string() && (ref.opcode & 0xFE) == 0xA6 && ref_aligns())
+        ref_skip();
     switch (vector) {
     case CPU_EXC_PF:
         /* The host may lack what the guest has: below 64 KiB, supervisor pages with CR0.WP clear. */
@@ -612,7 +616,7 @@ static _Noreturn void host_fault(int vector, uint32_t error, uint32_t cr2)
         if (ref.in.opcode_map == ZYDIS_OPCODE_MAP_0F && ref.opcode == 0xF7)
             ref_skip();
         if (is_string() && (ref.opcode & 0xFE) == 0xA6 &&
-            missing_operands(user, 2)) /* which is read first is not said */
+            both_missing(user)) /* which is read first is not said */
             ref_skip();
         ref.c->cr2 = cr2;
         ref_raise(CPU_EXC_PF, true, ref_page_error(cr2, write, user));
@@ -622,8 +626,7 @@ static _Noreturn void host_fault(int vector, uint32_t error, uint32_t cr2)
         /* For 16 bytes that need not be aligned, and for masked bytes, it is the processor's choice (SDM vol.
          * 2, MOVUPS). */
         if ((memory_operand() && memory_operand()->size == 128) ||
-            (ref.in.opcode_map == ZYDIS_OPCODE_MAP_0F && ref.opcode == 0xF7) ||
-            (is_string() && (ref.opcode & 0xFE) == 0xA6 && missing_operands(user, 1)))
+            (ref.in.opcode_map == ZYDIS_OPCODE_MAP_0F && ref.opcode == 0xF7))
             ref_skip();
         /* fall through */
     case CPU_EXC_GP:

@@ -556,6 +556,7 @@ static bool run_reference(const uint8_t *low, char *out, char *why, size_t why_s
         *out++ = '\n';
     }
     *out = 0;
+    world_end(&d);
     return true;
 }
 

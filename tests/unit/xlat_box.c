@@ -556,6 +556,7 @@ enum box_stop box_run(unsigned limit)
         if (!entry)
             return BOX_OUTSIDE;
         box.entered++;
+        c->eflags_sys &= ~(uint32_t)CPU_RF; /* as the monitor's machine_prepare() does */
         why = box_enter(c, entry, (uint64_t)(uintptr_t)box.window);
         entry = NULL;
         if (why == STOP_SIGNAL && box.fault.signal == SIGSEGV && box.fault.guard &&
