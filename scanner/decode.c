@@ -9,7 +9,7 @@
  * buffer first; the length that comes out then tells whether padding was consulted.
  *
  * Flags: flags_written is a lower bound. Where the manual says "undefined" and processors are known to leave
- * the flag alone (DIV, BSF, BT, rotates by more than one), it is not claimed; that is allowed by the contract
+ * the flag alone (DIV, MUL, BSF, BT, rotates by more than one), it is not claimed; that is allowed by the contract
  * and safer.
  */
 #include "scanner/scan.h"
@@ -160,8 +160,8 @@ static const struct op map_1b[256] = {
     [0x62] = FORM(M, LEGACY, MEM(P_ANY), 0, 0), /* BOUND; the register form is EVEX in 64-bit code only */
     [0x63] = OP(M, ARPL, 0, ZF),
     [0x64 ... 0x67] = PREFIX,
-    [0x68] = OP(I_Z, PLAIN, 0, 0), [0x69] = OP(M | I_Z, PLAIN, 0, ARITH),
-    [0x6a] = OP(I_BS, PLAIN, 0, 0), [0x6b] = OP(M | I_BS, PLAIN, 0, ARITH),
+    [0x68] = OP(I_Z, PLAIN, 0, 0), [0x69] = OP(M | I_Z, PLAIN, 0, CF | OF),
+    [0x6a] = OP(I_BS, PLAIN, 0, 0), [0x6b] = OP(M | I_BS, PLAIN, 0, CF | OF),
     [0x6c ... 0x6d] = OP(0, IN, DF, 0), [0x6e ... 0x6f] = OP(0, OUT, DF, 0),
     CC_ROWS(0x70, JCC_8),
     [0x80] = OPX(GRP1, M | I_B, PLAIN, 0, ARITH), [0x81] = OPX(GRP1, M | I_Z, PLAIN, 0, ARITH),
@@ -245,7 +245,7 @@ static const struct op map_0f[256] = {
     [0xa3] = OP(M, PLAIN, 0, CF), [0xa4] = OPX(SHD_IMM, M | I_B, PLAIN, 0, 0), [0xa5] = OP(M, PLAIN, 0, 0),
     [0xa8] = OP(0, PUSHSEG, 0, 0), [0xa9] = OP(0, POPSEG, 0, 0), [0xaa] = OP(0, VIRT, 0, 0), /* RSM */
     [0xab] = OP(M | L, PLAIN, 0, CF), [0xac] = OPX(SHD_IMM, M | I_B, PLAIN, 0, 0), [0xad] = OP(M, PLAIN, 0, 0),
-    [0xae] = OPX(GRP15, M, PLAIN, 0, 0), [0xaf] = OP(M, PLAIN, 0, ARITH),
+    [0xae] = OPX(GRP15, M, PLAIN, 0, 0), [0xaf] = OP(M, PLAIN, 0, CF | OF),
     [0xb0 ... 0xb1] = OP(M | L, PLAIN, 0, ARITH), [0xb2] = FORM(M, LOADSEG, MEM(P_ANY), 0, 0),
     [0xb3] = OP(M | L, PLAIN, 0, CF), [0xb4 ... 0xb5] = FORM(M, LOADSEG, MEM(P_ANY), 0, 0),
     [0xb6 ... 0xb7] = OP(M, PLAIN, 0, 0), [0xb9] = FLOW(M, UD, STOP, 0, 0),
@@ -360,7 +360,7 @@ static bool grp3(struct refined *r, unsigned reg, bool wide)
         break;
     case 4:
     case 5: /* MUL, IMUL */
-        r->fw = ARITH;
+        r->fw = CF | OF;
         break;
     default: /* DIV, IDIV: flags undefined, left alone by some processors */
         break;

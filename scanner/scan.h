@@ -146,6 +146,6 @@ unsigned scan_disassemble(const uint8_t *p, size_t avail, unsigned bits, uint32_
 unsigned scan_zydis_length(const uint8_t *p, size_t avail, unsigned bits);
 
 /* Changes whenever scan_page() may give another result for the same input. Part of the translator's fingerprint. */
-#define SCAN_VERSION 3u
+#define SCAN_VERSION 4u
 
 #endif
