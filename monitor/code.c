@@ -1033,8 +1033,26 @@ static enum code_result resolve_untranslated(struct machine *m, uint32_t eip, ui
     return CODE_RUN;
 }
 
+void code_withdraw(struct machine *m, uint32_t lin)
+{
+    emu_x87_settle(&m->vm);
+    for (uint32_t i = 0; i < m->inst_used; i++) {
+        struct inst *in = &m->inst_pool[i];
+        if (in->lin != lin || in->dead)
+            continue;
+        struct inst **at = &in->page->insts;
+        while (*at != in)
+            at = &(*at)->next;
+        *at = in->next;
+        inst_kill(m, in);
+    }
+    window_forget_branches(m);
+}
+
 enum code_result code_resolve(struct machine *m, uint32_t eip, struct mmu_fault *fault)
 {
+    if (debug_breaks_in_page(m->debug, eip))
+        return CODE_EMULATE;
     uint32_t lin = eip & ~PAGE_MASK_, off = eip & PAGE_MASK_;
     unsigned access = MMU_EXEC | (m->mode & XLAT_MODE_USER ? MMU_USER : 0);
     struct mmu_page p;

@@ -58,9 +58,10 @@ void emu_refresh(struct emu *e)
         e->bp_data |= on && (kind & 1);
         e->bp_port |= on && kind == 2 && (c->cr4 & CPU_CR4_DE);
     }
+    e->bp_data |= !!(e->vm->observe & VM_OBSERVE_WATCH);
     e->tlb = e->bp_data ? no_tlb : e->vm->tlb[e->user];
     e->flow = e->vm->observe & VM_OBSERVE_FLOW;
-    e->before = e->flow || (c->dr[7] & 0xFF);
+    e->before = e->flow || (c->dr[7] & 0xFF) || (e->vm->observe & VM_OBSERVE_BREAK);
 }
 
 static void init(struct emu *e, struct vm *vm)
@@ -69,7 +70,7 @@ static void init(struct emu *e, struct vm *vm)
     e->c = vm->cpu;
     e->attn = e->stop = e->segs = e->keep_rf = e->no_trap = e->mid_rep = false;
     e->new_shadow = e->implicit = 0;
-    e->db_bits = 0;
+    e->db_bits = e->watched = 0;
     e->result = EMU_OK;
     e->ext = 0;
     e->snap_on = e->fpu_hidden = e->breakpoint = false;
@@ -329,11 +330,21 @@ static void note_debug(struct emu *e)
     e->db_bits = 0;
 }
 
+/* An instruction, or a delivery, that touched watched memory is complete. */
+static void report_watched(struct emu *e)
+{
+    if (!e->watched)
+        return;
+    vm_watch_hit(e->vm, e->watched, e->watched_at);
+    e->watched = 0;
+}
+
 /* Delivers, and what comes up while delivering, until something arrives or nothing is left (SDM vol. 3, table
  * 6-5). */
 static enum emu_result deliver(struct emu *e, unsigned vector, enum emu_int_kind kind, bool has_error,
                                uint32_t error)
 {
+    report_watched(e);
     struct event ev = {vector, kind, has_error, error};
     struct vm_place from = vm_place(e->c);
     /* What MOV SS held back comes after the transfer, if the next instruction makes one (vol. 3, 6.8.3). */
@@ -344,6 +355,7 @@ static enum emu_result deliver(struct emu *e, unsigned vector, enum emu_int_kind
         vm_exception(e->vm, vector, has_error, error);
     for (;;) {
         if (try_deliver(e, &ev)) {
+            report_watched(e);
             if (unlikely(e->flow))
                 vm_transfer(e->vm, TRACE_ENTER, from, ev.vector);
             if (!e->db_bits)
@@ -420,6 +432,20 @@ bool emu_load_segment(struct vm *vm, unsigned seg, uint16_t sel, unsigned *vecto
         return false;
     }
     emu_load_sreg(&e, seg, sel);
+    finish(&e);
+    return true;
+}
+
+bool emu_load_control(struct vm *vm, unsigned n, uint32_t v, unsigned *vector, uint32_t *error)
+{
+    struct emu e;
+    init(&e, vm);
+    if (__builtin_setjmp(e.jb)) {
+        *vector = e.vector;
+        *error = e.error;
+        return false;
+    }
+    emu_set_cr(&e, n, v);
     finish(&e);
     return true;
 }
@@ -504,15 +530,18 @@ static void report_transfer(struct emu *e, const struct scan_insn *i)
     vm_transfer(e->vm, i->flow == SCAN_FLOW_FAR ? far_kind(i) : (enum trace_kind)near_kind[i->flow], e->from, 0);
 }
 
-/* Out of the way of ordinary instructions, which test one bool. */
-static void before(struct emu *e)
+/* Out of the way of ordinary instructions, which test one bool. True: the run ends in front of this one. */
+static bool before(struct emu *e)
 {
+    if (e->count && (e->vm->observe & VM_OBSERVE_BREAK) && vm_break_at(e->vm, e->c->seg[SCAN_CS].base + e->c->eip))
+        return true;
     if (e->c->dr[7] & 0xFF)
         check_breakpoints(e);
     if (e->flow) {
         e->from = vm_place(e->c);
         e->attn = true;
     }
+    return false;
 }
 
 static enum emu_result loop(struct emu *e, unsigned n, volatile int *stop)
@@ -527,7 +556,7 @@ static enum emu_result loop(struct emu *e, unsigned n, volatile int *stop)
             c->gpr[CPU_ESP] = e->esp0;
         e->count++;
         emu_refresh(e);
-        e->db_bits = 0; /* of accesses that come again */
+        e->db_bits = e->watched = 0; /* of accesses that come again */
         if (e->vector == EMU_FROZEN) { /* SDM vol. 1, D.2.1: in front of the instruction, until an interrupt */
             c->halted = 1;
             c->shadow = 0;
@@ -539,8 +568,8 @@ static enum emu_result loop(struct emu *e, unsigned n, volatile int *stop)
     }
     for (;;) {
         e->esp0 = c->gpr[CPU_ESP];
-        if (unlikely(e->before))
-            before(e);
+        if (unlikely(e->before) && before(e))
+            break;
         const struct dinsn *d = fetch(e);
         uint32_t flags = c->eflags_sys;
         e->next = c->eip + d->i.len;
@@ -553,6 +582,7 @@ static enum emu_result loop(struct emu *e, unsigned n, volatile int *stop)
         if (unlikely(e->attn || c->shadow || (flags & (CPU_TF | CPU_RF)))) {
             if (e->flow)
                 report_transfer(e, &d->i);
+            report_watched(e);
             if (after(e, flags))
                 return deliver(e, CPU_EXC_DB, EMU_INT_TRAP, false, 0);
             if (e->stop)

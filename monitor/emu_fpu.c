@@ -538,20 +538,42 @@ static void build_env(struct emu *e, unsigned opsize, uint8_t *out)
     }
 }
 
+/* Control, status and full tag word. */
+static void put_words(struct cpu *c, uint32_t control, uint32_t status, uint32_t tags)
+{
+    uint32_t tag = 0;
+    fx_put(c, FX_FCW, 2, (control & 0x1F3F) | 0x40);
+    set_top(c, status >> 11 & 7);
+    fx_put(c, FX_FSW, 2, status);
+    for (unsigned i = 0; i < 8; i++)
+        tag |= (uint32_t)((tags >> 2 * i & 3) != 3) << i;
+    fx_put(c, FX_FTW, 2, tag);
+    update_es(c);
+}
+
+void emu_fpu_get_env(struct vm *vm, struct emu_fpu_env *out)
+{
+    const struct cpu *c = vm->cpu;
+    emu_x87_settle(vm);
+    *out = (struct emu_fpu_env){fx16(c, FX_FCW), fx16(c, FX_FSW), (uint16_t)full_tag(c), c->x87};
+}
+
+void emu_fpu_set_env(struct vm *vm, const struct emu_fpu_env *env)
+{
+    emu_x87_settle(vm);
+    put_words(vm->cpu, env->control, env->status, env->tags);
+    vm->cpu->x87 = env->last;
+    vm->cpu->x87.op &= 0x7FF;
+}
+
 static void take_env(struct emu *e, unsigned opsize, const uint8_t *in)
 {
     struct cpu *c = e->c;
     struct cpu_x87 p;
-    uint32_t w[7], tag = 0;
+    uint32_t w[7];
     for (unsigned i = 0; i < 7; i++)
         w[i] = host_load(in + i * opsize, opsize);
-    fx_put(c, FX_FCW, 2, (w[0] & 0x1F3F) | 0x40);
-    set_top(c, w[1] >> 11 & 7);
-    fx_put(c, FX_FSW, 2, w[1]);
-    for (unsigned i = 0; i < 8; i++)
-        tag |= (uint32_t)((w[2] >> 2 * i & 3) != 3) << i;
-    fx_put(c, FX_FTW, 2, tag);
-    update_es(c);
+    put_words(c, w[0], w[1], w[2]);
     if (emu_real(e)) {
         p = (struct cpu_x87){.op = w[4] & 0x7FF,
                              .ip = (w[3] & 0xFFFF) | (w[4] >> 12) << 16,

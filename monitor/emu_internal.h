@@ -68,6 +68,8 @@ struct emu {
     bool flow;        /* control transfers are reported: */
     struct vm_place from;
     bool before;      /* there is something to do before each instruction */
+    unsigned watched; /* by the instruction: as vm_watched() said */
+    uint32_t watched_at;
     enum emu_result result;
     /* Fault */
     unsigned vector;
@@ -404,6 +406,7 @@ void emu_seg_from_desc(struct cpu_seg *s, uint16_t sel, const struct emu_desc *d
 bool emu_read_desc(struct emu *e, uint16_t sel, struct emu_desc *d); /* false: outside its table */
 void emu_need_desc(struct emu *e, uint16_t sel, struct emu_desc *d, unsigned vector); /* raises vector(sel) */
 void emu_mark_accessed(struct emu *e, uint16_t sel, struct emu_desc *d);
+void emu_set_cr(struct emu *e, unsigned n, uint32_t v); /* MOV CR */
 uint32_t emu_desc_addr(struct emu *e, uint16_t sel);
 _Noreturn void emu_sel_fault(struct emu *e, unsigned vector, uint16_t sel);
 void emu_load_sreg(struct emu *e, unsigned seg, uint16_t sel); /* MOV Sreg in any mode */

@@ -296,6 +296,11 @@ void emu_data_watch(struct emu *e, uint32_t lin, unsigned size, bool write)
 {
     static const uint8_t lengths[4] = {1, 2, 8, 4};
     const struct cpu *c = e->c;
+    if ((e->vm->observe & VM_OBSERVE_WATCH) && !e->watched) {
+        e->watched = vm_watched(e->vm, lin, size, write, &e->watched_at);
+        if (e->watched)
+            emu_stop(e);
+    }
     for (unsigned i = 0; i < 4; i++) {
         unsigned kind = c->dr[7] >> (16 + 4 * i) & 3, len = lengths[c->dr[7] >> (18 + 4 * i) & 3];
         uint32_t at = c->dr[i] & ~(len - 1u);

@@ -27,7 +27,7 @@ static struct run begin(struct emu *e, const struct dinsn *d)
     r.rep = d->i.prefixes & (SCAN_PFX_REP | SCAN_PFX_REPNE);
     r.count = r.rep ? c->gpr[CPU_ECX] & r.mask : 1;
     /* Single-stepping and data breakpoints see every element (SDM vol. 3, 17.3.1.4). */
-    uint32_t most = (c->eflags_sys & CPU_TF) || e->bp_data || e->bp_port ? 1 : BURST;
+    uint32_t most = (c->eflags_sys & CPU_TF) || e->bp_data || e->bp_port || (e->vm->observe & VM_OBSERVE_ONE) ? 1 : BURST;
     if (r.count > most)
         r.count = most;
     return r;

@@ -465,6 +465,24 @@ static void set_cr4(struct emu *e, uint32_t v)
     emu_stop(e);
 }
 
+void emu_set_cr(struct emu *e, unsigned n, uint32_t v)
+{
+    switch (n) {
+    case 0:
+        set_cr0(e, v);
+        break;
+    case 2:
+        e->c->cr2 = v;
+        break;
+    case 3:
+        set_cr3(e, v);
+        break;
+    default:
+        set_cr4(e, v);
+        break;
+    }
+}
+
 static void op_mov_cr(struct emu *e, const struct dinsn *d)
 {
     struct cpu *c = e->c;
@@ -474,21 +492,7 @@ static void op_mov_cr(struct emu *e, const struct dinsn *d)
         c->gpr[d->rm] = *cr[d->reg];
         return;
     }
-    uint32_t v = c->gpr[d->rm];
-    switch (d->reg) {
-    case 0:
-        set_cr0(e, v);
-        break;
-    case 2:
-        c->cr2 = v;
-        break;
-    case 3:
-        set_cr3(e, v);
-        break;
-    default:
-        set_cr4(e, v);
-        break;
-    }
+    emu_set_cr(e, d->reg, c->gpr[d->rm]);
 }
 
 static void op_clts(struct emu *e, const struct dinsn *d)

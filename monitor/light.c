@@ -76,6 +76,42 @@ void vm_transfer(struct vm *vm, enum trace_kind kind, struct vm_place from, unsi
     machine_trace(m, kind, from, field);
 }
 
+/* In the middle of a run outside the pages that have breakpoints: back to translated code, where that is possible. */
+bool vm_break_at(struct vm *vm, uint32_t lin)
+{
+    const struct machine *m = machine_of(vm);
+    const struct debug *d = m->debug;
+    if (!debug_breaks_in_page(d, lin))
+        return machine_translatable(m);
+    for (unsigned i = 0; i < d->points; i++)
+        if (d->point[i].kind <= DEBUG_HARD && d->point[i].lin == lin)
+            return true;
+    return false;
+}
+
+unsigned vm_watched(struct vm *vm, uint32_t lin, unsigned size, bool write, uint32_t *at)
+{
+    const struct debug *d = machine_of(vm)->debug;
+    for (unsigned i = 0; i < d->points; i++) {
+        const struct debug_point *p = &d->point[i];
+        if (p->kind != DEBUG_ACCESS && p->kind != (write ? DEBUG_WRITE : DEBUG_READ))
+            continue;
+        if (lin <= p->lin + (p->len - 1) && p->lin <= lin + (size - 1)) {
+            *at = lin > p->lin ? lin : p->lin;
+            return i + 1;
+        }
+    }
+    return 0;
+}
+
+void vm_watch_hit(struct vm *vm, unsigned watched, uint32_t at)
+{
+    struct debug *d = machine_of(vm)->debug;
+    if (!d->hit)
+        d->hit_stop = (struct debug_stop){DEBUG_WHY_WATCH, d->point[watched - 1], at};
+    d->hit = true;
+}
+
 bool machine_translatable(const struct machine *m)
 {
     const struct cpu *c = m->vm.cpu;
@@ -93,7 +129,7 @@ uint32_t machine_mode(const struct machine *m)
         mode |= XLAT_MODE_TSC_TRAP;
     if ((c->cr0 & (CPU_CR0_EM | CPU_CR0_TS)) || !(c->cr4 & CPU_CR4_OSFXSR) || c->ferr)
         mode |= XLAT_MODE_FPU_TRAP;
-    if (c->tsc_offset || c->host_tsc_stopped || ((c->cr4 & CPU_CR4_TSD) && c->cpl == 3))
+    if (c->tsc_offset || c->host_tsc_stopped || c->host_tsc_lost || ((c->cr4 & CPU_CR4_TSD) && c->cpl == 3))
         mode |= XLAT_MODE_TSC_TRAP;
     return mode;
 }

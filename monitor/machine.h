@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "cache/cache.h"
+#include "monitor/debug.h"
 #include "monitor/firmware.h"
 #include "monitor/quick.h"
 #include "monitor/run.h"
@@ -89,6 +90,8 @@ void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page);
 void window_note_exec(struct machine *m, gva_t a, uint32_t pfn);
 /* The guest page that code at linear page a of window w was found in, or UINT32_MAX. */
 uint32_t window_exec_pfn(const struct window *w, uint32_t lin);
+/* Linear page lin has a watchpoint now: it is mapped in no window. */
+void window_withdraw(struct machine *m, uint32_t lin);
 /* Takes write access to a guest page away in every window. */
 void window_protect(struct machine *m, uint32_t pfn);
 /* Empties every window's branch table and the shadow stack: they know EIPs only, not what code was made for.
@@ -176,6 +179,9 @@ void code_drop_page(struct machine *m, uint32_t pfn);
 void code_flush_all(struct machine *m);
 /* The linear page of the supervisor window lost its mapping: links into it are taken back. */
 void code_unlink_linear(struct machine *m, uint32_t lin);
+/* Linear page lin has a breakpoint now: nothing placed for it can be reached any more, in any window (code_resolve() makes nothing new
+ * there). */
+void code_withdraw(struct machine *m, uint32_t lin);
 /* An instruction keeps faulting: from now on it leaves to the emulator at once. */
 void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip);
 /* An instruction's operand keeps lying where its form does not reach: it is made anew with the hint. False: it is not of a form that can
@@ -278,6 +284,7 @@ struct machine {
     uint32_t mode;           /* XLAT_MODE_* for the current state */
     bool flat;               /* segments allow translated code */
     bool light;              /* light exits are allowed (light.h) */
+    struct debug *debug;     /* a debugger may come; NULL: none may */
     struct trace *trace;     /* NULL: none */
     uint64_t tracing;        /* kinds of events wanted now */
     bool sti_seen;           /* an interrupt waits for the instruction behind what may be an STI */

@@ -233,7 +233,9 @@ static void idle(struct machine *m)
     if (m->cfg->clock_stopped && !(c->irq_pending && c->vif) && !nmi_due(c))
         machine_end(m, RUN_QUIT);
     TRACE(m, HLT, 0);
-    while (!m->ended && c->halted && !(c->irq_pending && c->vif) && !nmi_due(c)) {
+    if (m->tracing)
+        trace_show(m->trace);
+    while (!m->ended && c->halted && !(c->irq_pending && c->vif) && !nmi_due(c) && !debug_called(m)) {
         if (m->out_len)
             machine_flush_output(m);
         if (!m->slow_clock || m->vm.cpu->host_event || !lockstep_idle(m))
@@ -242,7 +244,7 @@ static void idle(struct machine *m)
     }
     vm_doing(&m->vm, was);
     COUNT_ADD(m, HALT_NS, machine_now_ns() - from);
-    c->halted = 0;
+    c->halted = c->halted && !m->ended && !(c->irq_pending && c->vif) && !nmi_due(c); /* a debugger came in: it sleeps on afterwards */
 }
 
 /* Is the instruction in front of EIP an STI? Any byte that looks like one will do. */
@@ -385,6 +387,8 @@ static void resolve(struct machine *m)
 {
     struct mmu_fault f;
     COUNT(m, IBTC_MISSES);
+    if (debug_breaks_in_page(m->debug, m->vm.cpu->eip))
+        return; /* the loop looks first */
     uint8_t was = vm_doing(&m->vm, RUN_DOING_PLACE);
     enum code_result found = code_resolve(m, m->vm.cpu->eip, &f);
     vm_doing(&m->vm, was);
@@ -400,7 +404,10 @@ static void resolve(struct machine *m)
         emulate_one(m, XLAT_STUB_EMULATE);
         break;
     case CODE_RUN:
-        after_emulation(m, smc_run(m, m->operand));
+        if (m->debug && m->debug->points) /* one at a time: any of them may be one to stop at */
+            emulate_one(m, XLAT_STUB_EMULATE);
+        else
+            after_emulation(m, smc_run(m, m->operand));
         break;
     }
 }
@@ -481,19 +488,75 @@ static void emulate_shadowed(struct machine *m)
     emulate_one(m, XLAT_STUB_EMULATE);
 }
 
+static bool take_interrupt(struct machine *m)
+{
+    const struct cpu *c = m->vm.cpu;
+    if (debug_holds_interrupts(m))
+        return false;
+    /* An interrupt shadow holds back NMIs too: SDM vol. 3, 6.8.3 demands it after MOV SS and allows it after STI. */
+    if (nmi_due(c) && !c->shadow)
+        deliver_nmi(m);
+    else if (interrupts_open(m))
+        deliver(m);
+    else
+        return false;
+    return true;
+}
+
+/* A debugger's step: one instruction, one element of a repeated one, or, where they are not held back, the way into an interrupt's
+ * handler. From HLT always into a handler. */
+static void run_step(struct machine *m)
+{
+    struct cpu *c = m->vm.cpu;
+    if (c->halted) {
+        idle(m);
+        if (m->ended || m->restart || c->halted)
+            return;
+        if (nmi_due(c))
+            deliver_nmi(m);
+        else
+            deliver(m);
+    } else if (!take_interrupt(m)) {
+        if (m->stepping)
+            lockstep_alone(m, RUN_ALONE_DEBUGGER);
+        enum emu_result r = emu_step(&m->vm);
+        COUNT(m, EMULATED);
+        m->insns++;
+        if (r == EMU_SHUTDOWN)
+            shutdown(m);
+    }
+    debug_stepped(m);
+}
+
+/* What a debugger has set comes first. True: the loop begins anew. */
+static bool run_debugged(struct machine *m)
+{
+    if (debug_attend(m))
+        return true;
+    if (m->debug->stepping)
+        run_step(m);
+    else if (take_interrupt(m) || debug_break_here(m))
+        ;
+    else if (!m->vm.cpu->halted && !m->vm.cpu->shadow && debug_breaks_in_page(m->debug, debug_pc(m)))
+        run_emulated(m);
+    else
+        return false;
+    return true;
+}
+
 static void loop(struct machine *m)
 {
     struct cpu *c = m->vm.cpu;
+    if (m->debug)
+        debug_begin(m);
     while (!m->ended) {
         if (c->host_event)
             service_events(m);
         if (m->lockstep)
             lockstep_poll(m);
-        /* An interrupt shadow holds back NMIs too: SDM vol. 3, 6.8.3 demands it after MOV SS and allows it after STI. */
-        if (nmi_due(c) && !c->shadow)
-            deliver_nmi(m);
-        else if (interrupts_open(m))
-            deliver(m);
+        if (m->debug && run_debugged(m))
+            continue;
+        (void)take_interrupt(m);
         if (m->ended || m->restart)
             continue;
         if (c->halted)
@@ -511,6 +574,8 @@ static void loop(struct machine *m)
     }
     if (m->out_len)
         machine_flush_output(m);
+    if (m->debug)
+        debug_finish(m);
 }
 
 /* -- Start and end
@@ -625,6 +690,8 @@ static bool start(struct machine *m, char *err, size_t size)
     machine_observe(m);
     if (!window_init(m, err, size) || !code_init(m, err, size) || !lockstep_init(m, err, size) || !signals_init(m, err, size))
         return false;
+    if (!debug_init(m, err, size))
+        return false;
     if (!power_on(m)) {
         snprintf(err, size, "out of memory for the devices");
         return false;
@@ -634,6 +701,7 @@ static bool start(struct machine *m, char *err, size_t size)
 
 void machine_close(struct machine *m)
 {
+    debug_end(m);
     signals_end(m);
     if (m->vm.bus) {
         struct dev_apic_counts n = dev_apic_counts(m->vm.bus);
@@ -731,7 +799,7 @@ void run_quit(void)
 static void confine(const struct run_config *cfg)
 {
     char why[100];
-    unsigned when = cfg->cache && !cfg->cache_readonly ? SANDBOX_CACHE : 0;
+    unsigned when = (cfg->cache && !cfg->cache_readonly ? SANDBOX_CACHE : 0u) | (cfg->gdb ? SANDBOX_GDB : 0u);
     if (cfg->sandbox_status && !sandbox_enter(when, cfg->sandbox_status, why, sizeof(why)))
         fprintf(stderr, "verso: no filter of system calls: %s\n", why);
 }

@@ -12,6 +12,8 @@
 
 struct cache;
 struct trace;
+struct run_gdb;
+struct run_result;
 
 /* How a run ended. The process exit statuses follow from these in tools/. */
 enum run_end {
@@ -81,7 +83,8 @@ struct run_lockstep {
     X(FAULT, "fault", "host fault: the guest's own page fault, MMIO, a write to a code page") \
     X(SHADOW, "shadow", "in an interrupt shadow") \
     X(STATE, "state", "in a state that no code is translated for") \
-    X(CODE, "code", "its bytes are not in RAM")
+    X(CODE, "code", "its bytes are not in RAM, or on a page with a debugger's breakpoint") \
+    X(DEBUGGER, "debugger", "a debugger's step")
 enum run_alone {
 #define X(id, name, text) RUN_ALONE_##id,
     RUN_ALONE(X)
@@ -148,6 +151,7 @@ struct run_config {
     bool lockstep;                 /* translate one instruction at a time and compare each with the emulator */
     struct run_lockstep lock;
     struct trace *trace;           /* events go there (trace.h); the caller flushes and closes it; NULL: none */
+    const struct run_gdb *gdb;     /* NULL: no debugger may come */
     struct run_profile *profile;   /* filled during the run; NULL: none */
     FILE *perf_map;                /* names of code memory for perf; NULL: none */
     unsigned extras;               /* bit per enum dev_extra (devices/bus.h): devices not every machine has */
@@ -156,6 +160,13 @@ struct run_config {
                                       (sandbox.def), for good; one of those ends it with this exit status. 0: it keeps them */
     bool clock_stopped;            /* time stands still, x87 pointers are zero: equal guests run equally. No timer fires, the TSC counts nothing, and a machine
                                       that waits for an interrupt nothing can raise ends with RUN_QUIT */
+};
+
+/* A debugger's service (gdb.h). */
+struct run_gdb {
+    int listen_fd; /* a listening stream socket, the caller's */
+    bool wait;     /* stop before the first instruction until a debugger says go on */
+    int (*exit_status)(const struct run_result *res); /* what a debugger is told when the run has ended: 0..255 */
 };
 
 /* Counters: RUN_COUNTER(id, "name", "meaning") in counter.def; all of them in run_result.counter[]. */

@@ -163,6 +163,12 @@ const struct trace_event *trace_get(const struct trace *t, uint64_t n)
     return &t->ring[(t->written - trace_held(t) + n) % t->cfg.ring];
 }
 
+void trace_show(struct trace *t)
+{
+    write_all(t, t->text, t->text_len);
+    t->text_len = 0;
+}
+
 int trace_flush(struct trace *t)
 {
     if (t->cfg.fd < 0)
@@ -174,8 +180,7 @@ int trace_flush(struct trace *t)
         flush_block(t);
         put_end(t);
     } else {
-        write_all(t, t->text, t->text_len);
-        t->text_len = 0;
+        trace_show(t);
     }
     return t->error;
 }
@@ -185,8 +190,11 @@ int trace_flush(struct trace *t)
 void machine_observe(struct machine *m)
 {
     m->tracing = m->trace ? trace_wanted(m->trace) : 0;
-    m->vm.observe = m->tracing & trace_group_kinds(TRACE_GROUP_FLOW) ? VM_OBSERVE_FLOW : 0;
-    m->light = LIGHT_POSSIBLE && !m->stepping && !m->tracing;
+    const struct debug *d = m->debug;
+    bool flow = m->tracing & trace_group_kinds(TRACE_GROUP_FLOW), points = d && (d->breaks || d->watches);
+    m->vm.observe = (uint8_t)((flow ? VM_OBSERVE_FLOW : 0) | (d && d->breaks ? VM_OBSERVE_BREAK : 0) |
+                              (d && d->watches ? VM_OBSERVE_WATCH : 0) | (d && d->stepping ? VM_OBSERVE_ONE : 0));
+    m->light = LIGHT_POSSIBLE && !m->stepping && !m->tracing && !points;
 }
 
 void machine_trace(struct machine *m, enum trace_kind kind, struct vm_place at, const uint64_t field[TRACE_FIELDS])

@@ -162,6 +162,8 @@ uint64_t trace_seen(const struct trace *t);
 uint64_t trace_held(const struct trace *t);
 /* The n-th of the events a ring holds, 0 the oldest. */
 const struct trace_event *trace_get(const struct trace *t, uint64_t n);
+/* Writes text lines held back, for those who look at the file while the run goes on. */
+void trace_show(struct trace *t);
 /* Writes what is held back, and the end: no event may follow. The first error (an errno) of the whole trace, or 0.
  * Async-signal-safe for a process about to die. */
 int trace_flush(struct trace *t);

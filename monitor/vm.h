@@ -93,7 +93,10 @@ struct vm {
     uint8_t observe; /* VM_OBSERVE_*: what the emulator is to report; machine_observe() sets it */
 };
 enum {
-    VM_OBSERVE_FLOW = 1, /* control transfers, to vm_transfer() */
+    VM_OBSERVE_FLOW = 1,  /* control transfers, to vm_transfer() */
+    VM_OBSERVE_BREAK = 2, /* asks vm_break_at() before each instruction but the first of a run */
+    VM_OBSERVE_WATCH = 4, /* data accesses, to vm_watched() and vm_watch_hit() */
+    VM_OBSERVE_ONE = 8,   /* string instructions stop after each element */
 };
 
 /* Where an instruction is, for those who report it. */
@@ -157,6 +160,12 @@ void vm_port_access(struct vm *vm, uint16_t port, unsigned size, uint32_t value,
 void vm_mmio_access(struct vm *vm, uint64_t gpa, unsigned size, uint32_t value, bool write);
 /* A control transfer (a kind of group FLOW) has been done: from there to the present state. vector: of ENTER. */
 void vm_transfer(struct vm *vm, enum trace_kind kind, struct vm_place from, unsigned vector);
+/* For a debugger (debug.h). Is a run of the emulator to end in front of the instruction at linear address lin? */
+bool vm_break_at(struct vm *vm, uint32_t lin);
+/* The number of the watchpoint that an access touches, plus one, or 0; *at: the first byte of it touched. The instruction that
+ * did it is complete: vm_watch_hit(). */
+unsigned vm_watched(struct vm *vm, uint32_t lin, unsigned size, bool write, uint32_t *at);
+void vm_watch_hit(struct vm *vm, unsigned watched, uint32_t at);
 /* Paging state changed: what = VM_FLUSH_*. The MMU has flushed its own TLB already. */
 enum vm_flush { VM_FLUSH_CR3, VM_FLUSH_PAGE, VM_FLUSH_ALL };
 void vm_paging_changed(struct vm *vm, enum vm_flush what, gva_t page);
@@ -254,5 +263,15 @@ void vm_segments_changed(struct vm *vm);
 
 /* Loads a segment register as MOV Sreg would, with all checks; used by tests and loaders too. False: exception pending description in *vector, *error. */
 bool emu_load_segment(struct vm *vm, unsigned seg, uint16_t sel, unsigned *vector, uint32_t *error);
+/* Loads control register n (0, 2, 3, 4) as MOV CR at CPL 0 would; otherwise the same. */
+bool emu_load_control(struct vm *vm, unsigned n, uint32_t v, unsigned *vector, uint32_t *error);
+
+/* The x87 environment as FSTENV gives it, and as FLDENV takes it (SDM vol. 1, figure 8-9). */
+struct emu_fpu_env {
+    uint16_t control, status, tags;
+    struct cpu_x87 last;
+};
+void emu_fpu_get_env(struct vm *vm, struct emu_fpu_env *out);
+void emu_fpu_set_env(struct vm *vm, const struct emu_fpu_env *env);
 
 #endif

@@ -711,6 +711,8 @@ static bool run_fits(struct machine *m, struct window *w, uint32_t lin, uint32_t
     struct region *r = w->region[n / REGION_PAGES];
     if (r && (r->state[n % REGION_PAGES] & (PAGE_READ | PAGE_WRITE)))
         return false;
+    if (debug_watches_page(m->debug, lin))
+        return false;
     if (!mmu_probe(&m->vm, gva(lin), p) || vm_frame(&m->vm, p->page.v, false) != pfn)
         return false;
     if (w->user ? !p->user : (p->user && paging_on(m)))
@@ -738,7 +740,7 @@ enum window_result window_fault(struct machine *m, struct window *w, gva_t a, bo
     m->fault_chunk = m->fault_user || (!user && w->user && !of_user);
     if (m->fault_chunk)
         return WINDOW_EMULATE;
-    if (!w->user && *volatility(m, a.v) == WINDOW_VOLATILE_AT) {
+    if ((!w->user && *volatility(m, a.v) == WINDOW_VOLATILE_AT) || debug_watches_page(m->debug, a.v)) {
         m->fault_site = false; /* the page, not the instruction, is the odd one */
         return WINDOW_EMULATE;
     }
@@ -797,6 +799,16 @@ enum window_result window_fault(struct machine *m, struct window *w, gva_t a, bo
     if (!w->user)
         COUNT(m, MAP_SUPERVISOR);
     return WINDOW_MAPPED;
+}
+
+void window_withdraw(struct machine *m, uint32_t lin)
+{
+    for (unsigned i = 0; i < WINDOW_MAX; i++) {
+        struct window *w = &m->window[i];
+        struct region *r = w->live ? w->region[lin >> 22] : NULL;
+        if (r && r->state[lin >> 12 & (REGION_PAGES - 1)])
+            drop_page(m, w, r, lin >> 12 & (REGION_PAGES - 1));
+    }
 }
 
 bool window_allows(const struct machine *m, gva_t a, bool write)

@@ -4,7 +4,7 @@
 set -eu
 
 build="gcc libc6-dev cmake ninja-build pkg-config libzydis-dev libsqlite3-dev liblz4-dev libelf-dev check libxxhash-dev libarchive-dev"
-guest="xorriso isolinux syslinux-common cpio gzip xz-utils acpica-tools expect python3 seabios"
+guest="xorriso isolinux syslinux-common cpio gzip xz-utils acpica-tools expect python3 seabios gdb"
 suites="gcc-multilib binutils make flex bison bc perl bzip2 xz-utils cpio gzip python3"
 bench="qemu-system-x86 gcc-multilib cpio gzip python3"
 

@@ -1,6 +1,7 @@
 /* tools/cmd_run.c: `verso run`: start a machine, its serial line on standard input and output. */
 #include "devices/bus.h"
 #include "tools/console.h"
+#include "tools/gdb_listen.h"
 #include "tools/json.h"
 #include "tools/load.h"
 #include "tools/lockstep_report.h"
@@ -22,12 +23,12 @@ enum { RAM_DEFAULT_MIB = 512, RAM_MIN_MIB = 16, RAM_MAX_MIB = 3072, ESCAPE_DEFAU
 
 struct options {
     const char *kernel, *append, *append_extra, *entry, *cache, *stats, *stats_to, *lockstep, *trace,
-        *trace_format, *escape, *profile, *perf_map, *bios, *reset, *debugcon, *cpu;
+        *trace_format, *gdb, *escape, *profile, *perf_map, *bios, *reset, *debugcon, *cpu;
     struct opt_list initrd, device;
     struct trace_select select;
     uint64_t ram, stop_after, trace_ring;
     FILE *stats_file, *profile_file;
-    bool no_sandbox, no_cache, cache_readonly, emulate, no_stdin;
+    bool gdb_run, no_sandbox, no_cache, cache_readonly, emulate, no_stdin;
 };
 
 #define AT(field) offsetof(struct options, field)
@@ -65,6 +66,9 @@ static const struct opt options[] = {
     {"trace-cpl", 0, OPT_STRING, AT(select.cpl), "LIST", "only events at these privilege levels"},
     {"trace-skip", 0, OPT_UINT, AT(select.skip), "N", "begin after N events"},
     {"trace-count", 0, OPT_UINT, AT(select.count), "N", "end after N events"},
+    {"gdb", 0, OPT_OPTIONAL, AT(gdb), "WHERE",
+     "wait for gdb at PORT, tcp:HOST:PORT or unix:PATH (127.0.0.1:1234) before the first instruction"},
+    {"gdb-run", 0, OPT_FLAG, AT(gdb_run), NULL, "do not wait for it: it may come at any time"},
     {"profile", 0, OPT_OPTIONAL, AT(profile), "FILE",
      "sample where time goes; a report at the end, to standard error or a file"},
     {"perf-map", 0, OPT_OPTIONAL, AT(perf_map), "FILE",
@@ -354,6 +358,20 @@ static FILE *open_perf_map(const char *name)
     return f;
 }
 
+/* A socket for debuggers, opened before the guest's first instruction. */
+static int open_gdb(const struct options *o, struct run_config *cfg)
+{
+    static struct run_gdb gdb;
+    bool usage;
+    if (!o->gdb)
+        return STATUS_OK;
+    gdb = (struct run_gdb){.listen_fd = gdb_listen(o->gdb, &usage), .wait = !o->gdb_run, .exit_status = status_of_run};
+    if (gdb.listen_fd < 0)
+        return usage ? STATUS_USAGE : STATUS_IO;
+    cfg->gdb = &gdb;
+    return STATUS_OK;
+}
+
 /* -- The command
  * ---------------------------------------------------------------------------------------------------- */
 
@@ -405,7 +423,6 @@ static int run_loaded(const struct options *o, struct run_config *cfg, const str
     cfg->serial_out = 1;
     int escape = cfg->escape;
     cfg->escape = -1; /* the console thread handles it */
-    catch_signals();
     if (!o->no_stdin)
         cfg->serial_in = console_start(isatty(0) || o->escape ? escape : -1);
     static struct run_result r; /* large; one machine per process */
@@ -491,6 +508,8 @@ static int close_trace(const struct options *o, const struct run_config *cfg, st
 static int open_outputs(struct options *o, struct run_config *cfg, struct trace_config *trace)
 {
     int status = open_trace(o, cfg, trace);
+    if (!status)
+        status = open_gdb(o, cfg);
     if (status)
         return status;
     if (o->debugcon) {
@@ -546,6 +565,7 @@ static int run(const struct cmd *self, int argc, char **argv)
     /* Before anything else: the parsers' process should inherit no cache and no terminal setting. */
     if ((status = load_guest(&req, &guest)))
         return status;
+    catch_signals(); /* from here on there is something to put in order at the end */
     status = open_outputs(&o, &cfg, &trace);
     if (!status)
         status = run_loaded(&o, &cfg, &guest);
@@ -554,6 +574,8 @@ static int run(const struct cmd *self, int argc, char **argv)
         fprintf(stderr, "verso: %s: %s\n", o.debugcon, strerror(errno));
         status = status ? status : STATUS_IO;
     }
+    if (cfg.gdb)
+        gdb_listen_close(o.gdb, cfg.gdb->listen_fd);
     if (cfg.perf_map && fclose(cfg.perf_map)) {
         fprintf(stderr, "verso: the map for perf: %s\n", strerror(errno));
         status = status ? status : STATUS_IO;

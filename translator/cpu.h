@@ -169,7 +169,7 @@ struct cpu {
     uint64_t host_shadow;    /* stack pointer of translated code while the run loop runs */
     uint64_t host_window;    /* r15 to enter with */
     uint64_t host_self;      /* what light exits are called with (monitor/light.h) */
-    /* Lockstep takes time that the guest must not see: its counter stands at host_tsc_at while host_tsc_stopped, and
+    /* Lockstep and a debugger's stops take time that the guest must not see: its counter stands at host_tsc_at while host_tsc_stopped, and
      * otherwise lags behind the host's by host_tsc_lost. */
     uint64_t host_tsc_at, host_tsc_lost;
     uint32_t host_tsc_stopped;

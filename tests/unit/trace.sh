@@ -42,6 +42,15 @@ mmio:   movl 0xFEE00020, %eax
         call *%edi
         movb $0xC3, (%edi)
         call *%edi
+        .ifdef HANG
+        movw $0x3F8, %dx
+        movb $'R', %al
+        outb %al, %dx
+        movb $'\n', %al
+        outb %al, %dx
+        cli
+        hlt
+        .endif
         .ifdef TRIPLE
         lidt nothing
 triple: ud2
@@ -79,6 +88,7 @@ trace 11 --trace "$tmp/t" --trace-events all
 lines "$tmp/t" 3 "^call eip=0010:$(at again) p32/0 to=$(at called)$"
 lines "$tmp/t" 3 "^ret eip=0010:$(at called_ret) p32/0 to=$(at looped)$"
 lines "$tmp/t" 2 "^jump eip=0010:$(at looped) p32/0 to=$(at again)$"
+lines "$tmp/t" 2 "^jump eip=0010:$(at looped) " # the third time it is not taken
 lines "$tmp/t" 1 "^exception eip=0010:$(at bad) p32/0 vector=6 error=none"
 lines "$tmp/t" 1 "^enter eip=0010:$(at bad) p32/0 to=$(at handler) cs=10 then=p32/0 vector=6$"
 lines "$tmp/t" 1 "^iret eip=0010:$(at iret_at) p32/0 to=$(at gate) cs=10 then=p32/0$"
@@ -130,6 +140,34 @@ tail -n 1 "$tmp/t" | grep -q '^shutdown ' || fail "the last event is not the shu
 sed -n 1p "$tmp/t" | grep -qE "^exception eip=0010:$(at triple) p32/0 vector=d error=33 " || fail "before it: $(sed -n 1p "$tmp/t")"
 trace 11 --trace-ring 1 --trace-events exc
 grep -q '^shutdown ' "$tmp/err" || fail "a ring without a file does not go to standard error"
+
+# And where the run hangs: what has been traced can be read, and an internal error of Verso's own writes the ring.
+hang() { # OPTIONS... : a guest that says R and sleeps for good; $pid
+    local asleep=0
+    "$VERSO" run --kernel "$tmp/guest" --no-cache --no-stdin "$@" </dev/null >"$tmp/con" 2>"$tmp/err" &
+    pid=$!
+    for _ in $(seq 300); do
+        sleep 0.1
+        grep -q R "$tmp/con" && [ "$(awk '{ print $3 }' /proc/$pid/stat)" = S ] && asleep=$((asleep + 1))
+        [ $asleep = 5 ] && return
+    done
+    fail "the guest does not go to sleep"
+}
+end() {
+    kill -9 $pid
+    wait $pid 2>/dev/null
+}
+build --defsym HANG=1
+hang --trace "$tmp/t" --trace-events exc,irq
+lines "$tmp/t" 1 "^hlt "
+end
+hang --trace "$tmp/t" --trace-ring 2 --trace-events exc,irq
+lines "$tmp/t" 0 "."
+kill -SEGV $pid
+sleep 0.5
+end
+lines "$tmp/t" 2 "."
+lines "$tmp/t" 1 "^hlt "
 
 # The compact form reads the same.
 build
