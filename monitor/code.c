@@ -856,15 +856,15 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
     }
     uint8_t was = vm_doing(&m->vm, RUN_DOING_CACHE);
     if (cached) {
-        uint64_t t = machine_now_ns();
+        uint64_t t = machine_cpu_ns();
         cache_hash_page(recto, &pc->hash_lo, &pc->hash_hi);
         stored = !old && load_page(m, pc, recto, off);
-        COUNT_ADD(m, CACHE_NS, machine_now_ns() - t);
+        COUNT_ADD(m, CACHE_NS, machine_cpu_ns() - t);
     } else {
         COUNT(m, PAGE_OFF);
     }
     if (!stored) {
-        uint64_t t = machine_now_ns();
+        uint64_t t = machine_cpu_ns();
         vm_doing(&m->vm, RUN_DOING_TRANSLATE);
         bool made = translate_page(m, pc, recto, off);
         vm_doing(&m->vm, was);
@@ -872,7 +872,7 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
             page_code_free(pc);
             return NULL;
         }
-        COUNT_ADD(m, TRANSLATE_NS, machine_now_ns() - t);
+        COUNT_ADD(m, TRANSLATE_NS, machine_cpu_ns() - t);
         if (!cached)
             TRACE(m, PAGE_MISS, (uint64_t)pfn * PAGE_SIZE_, TRACE_WHY_OFF);
         else if (old)

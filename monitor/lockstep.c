@@ -220,13 +220,6 @@ static void start_clock(struct machine *m)
     c->host_event = 1;
 }
 
-static uint64_t processor_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 /* -- Memory
  * -----------------------------------------------------------------------------------------------------------------
  */
@@ -837,7 +830,7 @@ static void end(struct machine *m)
     m->stepping = false;
     machine_observe(m);
     if (l->cfg.every_ms) {
-        l->due_ns = processor_ns() + l->cfg.every_ms * 1000000u;
+        l->due_ns = machine_cpu_ns() + l->cfg.every_ms * 1000000u;
         signals_set_pace(m, l->cfg.every_ms * 1000000u);
     } else {
         machine_end(m, RUN_QUIT);
@@ -853,7 +846,7 @@ static bool due(struct machine *m)
     if (l->begun && !m->pace)
         return false;
     m->pace = 0;
-    uint64_t now = processor_ns();
+    uint64_t now = machine_cpu_ns();
     if (now >= l->due_ns)
         return true;
     signals_set_pace(m, l->due_ns - now);

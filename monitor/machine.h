@@ -350,6 +350,7 @@ void machine_observe(struct machine *m);
 #define COUNT_ADD(m, id, n) ((m)->counter[RUN_COUNTER_##id] += (n))
 
 uint64_t machine_now_ns(void);
+uint64_t machine_cpu_ns(void); /* processor time of the calling thread */
 /* The guest's time since its start. */
 uint64_t machine_guest_ns(const struct machine *m);
 /* From now on the guest's clock goes on at ns; it goes by the time-stamp counter if that is fit for it; the host's timer is set to

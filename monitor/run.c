@@ -38,6 +38,13 @@ uint64_t machine_now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+uint64_t machine_cpu_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 /* -- The time-stamp counter's rate: guests see the host's counter
  * ------------------------------------------------------------------------------------------------------------------
  */
