@@ -847,7 +847,7 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
     pc->mode = mode;
     xlat_verso_init(&pc->verso);
     /* What is written while it runs is of no use to a later run. */
-    bool stored = false, cached = m->cfg->cache && !(m->options & XLAT_OPT_STEP) && !m->smc[pfn].level;
+    bool stored = false, cached = m->cfg->cache && !(m->options & XLAT_OPT_STEP) && m->smc[pfn].level < SMC_UNCACHED;
     if (old) {
         memcpy(pc->entry, old->entry, sizeof(pc->entry));
         memcpy(pc->emulate, old->emulate, sizeof(pc->emulate));

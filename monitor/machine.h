@@ -196,6 +196,8 @@ struct smc_page {
     uint32_t left; /* instructions to be emulated in it before the next verso is made */
     uint32_t level;
 };
+/* From this level on a page's versos are not for the cache. Kernels that patch themselves while they boot stay below. */
+#define SMC_UNCACHED 4u
 /* A verso made at made_ns has been dropped because its page was written. */
 void smc_dropped(struct machine *m, uint32_t pfn, uint64_t made_ns);
 /* Is the page's code to be emulated for now? */
