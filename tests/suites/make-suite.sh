@@ -193,7 +193,7 @@ make_gas() {
     nl -w1 -nrz -w4 -s' ' "$work/jobs" | (cd "$tests" && xargs -P "$(nproc)" -L 1 sh -c '
         object=$0/$1-$(basename "$2" .s).o
         shift && source=$1 && shift
-        as --32 -Z "$@" -o "$object" "$source" 2>/dev/null || [ -s "$object" ] || rm -f "$object"' "$out")
+        as --32 -Z "$@" -o "$object" "$source" 2>/dev/null || objdump -f "$object" >/dev/null 2>&1 || rm -f "$object"' "$out")
     [ "$(find "$out" -name '*.o' | wc -l)" -ge 1000 ] || fail "too few files of gas' i386 test suite assemble"
 }
 
