@@ -374,7 +374,7 @@ def sleeping(g, c):
     check("no more guest time than the run took", guest_time(c) - before <= time.monotonic() - since, True)
     # An interrupt comes up while they are off; then they are on again.
     c.set_reg("eflags", c.reg("eflags") & ~IF)
-    c.set_reg("ecx", 30000000)
+    c.set_reg("ecx", 300000 if "--lockstep" in options else 30000000)  # for some milliseconds of the guest's time
     c.set_reg("eip", g.hot)
     c.set_reg("esp", c.reg("esp") - 4)
     c.write_32(c.reg("esp"), g.halt_insn)
