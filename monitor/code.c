@@ -1152,9 +1152,13 @@ void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip)
     put32(m, at + 1, (uint32_t)(stub - (at + 5)));
 }
 
-/* MOV, MOVZX, MOVSX, arithmetic, CMPXCHG, XADD: one memory operand, no implied one. */
+/* MOV, MOVZX, MOVSX, arithmetic, CMPXCHG, XADD: one memory operand, no implied one; and string instructions. */
 static bool may_reach_user(const struct scan_insn *i)
 {
+    if (i->cls == SCAN_CLASS_STRING)
+        return true;
+    if (!scan_has_mem(i))
+        return false;
     if (i->cls != SCAN_CLASS_PLAIN || !(i->seg == SCAN_SEG_NONE || i->seg == SCAN_DS || i->seg == SCAN_ES))
         return false;
     if (i->map == SCAN_MAP_1B)
@@ -1169,11 +1173,11 @@ static bool may_reach_user(const struct scan_insn *i)
 static bool hint_fits(const struct machine *m, const struct page_code *pc, enum xlat_hint hint,
                       const struct scan_insn *i)
 {
-    if (!scan_has_mem(i) || i->adsize != 4)
+    if (i->adsize != 4)
         return false;
     if (hint == XLAT_HINT_USER)
         return (m->options & XLAT_OPT_BMI2) && !(pc->mode & XLAT_MODE_USER) && may_reach_user(i);
-    return i->seg != SCAN_FS && i->seg != SCAN_GS;
+    return scan_has_mem(i) && i->seg != SCAN_FS && i->seg != SCAN_GS;
 }
 
 bool code_reaches_user(const struct inst *in, uint32_t eip)

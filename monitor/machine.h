@@ -241,7 +241,7 @@ struct machine {
     uint64_t data_base;       /* what user_window[] has for user chunks */
     uint32_t user_chunks;     /* bit per 128 MiB: user memory, as far as the supervisor reached for it */
     uint8_t chunk_flips[CPU_CHUNKS];
-    uint8_t *poison;          /* PROT_NONE span for unusable segments */
+    uint8_t *poison;          /* a span like a window's, all PROT_NONE: 4 GiB for unusable segments, and behind them 4 for unusable user memory */
     struct region *region_pool;
     uint32_t region_pool_used, region_free;
     uint32_t *rmap; /* per guest page: first mapping id + 1 */
@@ -394,7 +394,7 @@ static inline void window_publish_data(struct machine *m)
 {
     /* With SMAP user memory is reached only by the emulator, which looks at EFLAGS.AC each time. */
     bool usable = m->data && !m->data->stale && !(m->vm.cpu->cr4 & CPU_CR4_SMAP);
-    uint64_t base = usable ? (uint64_t)(uintptr_t)m->data->base : (uint64_t)(uintptr_t)m->poison + WINDOW_BELOW + PAGE_SIZE_;
+    uint64_t base = usable ? (uint64_t)(uintptr_t)m->data->base : (uint64_t)(uintptr_t)m->poison + (4ull << 30);
     if (base == m->data_base || !m->window[0].live)
         return;
     m->data_base = base;
@@ -408,7 +408,7 @@ bool window_mark_chunk(struct machine *m, gva_t a, bool user);
 static inline uint64_t window_for(const struct machine *m, const struct window *w, unsigned seg)
 {
     bool whole = cpu_seg_free(&m->vm.cpu->seg[seg]) == (SEG_FREE_READ | SEG_FREE_WRITE);
-    return whole ? (uint64_t)(uintptr_t)w->base : (uint64_t)(uintptr_t)m->poison + WINDOW_BELOW;
+    return whole ? (uint64_t)(uintptr_t)w->base : (uint64_t)(uintptr_t)m->poison;
 }
 /* Tells translated code about the window it is to use. */
 static inline void window_publish(struct machine *m, const struct window *w)

@@ -129,16 +129,29 @@ static bool in_translated(const struct machine *m, uint64_t rip)
     return rip - (uint64_t)(uintptr_t)m->code_rx < m->code_used;
 }
 
-static bool is_data_access(const struct machine *m, const greg_t *g, uint64_t addr)
+/* Is rip in the middle of a string instruction, so that esi and edi are host addresses? */
+static bool in_string(struct machine *m, uint64_t rip)
 {
-    return m->vm.cpu->cpl == 0 && addr - m->data_base < 1ull << 32 && (uint64_t)g[REG_R9] == m->data_base;
+    struct inst *in = code_find(m, rip);
+    struct xlat_unwound u;
+    return in &&
+           xlat_unwind(in->page->verso.unwind, in->page->verso.unwind_len,
+                       (uint32_t)(rip - (uint64_t)(uintptr_t)m->code_rx) - in->code_off, &u) &&
+           u.state == XLAT_STRING;
 }
 
-/* A fault of CPL 0 on the way to user memory. Such an access has its window in r9 (xlat.h). True: the host
- * instruction may run again. */
+/* Accesses of CPL 0 by user_window[] have their window in r9 (xlat.h), but for string instructions, whose operands lie where ESI and
+ * EDI have been rebased to. */
+static bool is_data_access(struct machine *m, const greg_t *g, uint64_t addr)
+{
+    return m->vm.cpu->cpl == 0 && addr - m->data_base < 1ull << 32 &&
+           ((uint64_t)g[REG_R9] == m->data_base || in_string(m, (uint64_t)g[REG_RIP]));
+}
+
+/* A fault of CPL 0 on the way to user memory. True: the host instruction may run again. */
 static bool data_fault(struct machine *m, greg_t *g, uint64_t addr)
 {
-    uint64_t lin = addr - m->data_base;
+    uint64_t from = m->data_base, lin = addr - from;
     if (!is_data_access(m, g, addr))
         return false;
     m->fault_addr = gva((uint32_t)lin);
@@ -153,7 +166,15 @@ static bool data_fault(struct machine *m, greg_t *g, uint64_t addr)
     COUNT(m, FAULT_DATA);
     if (window_fault(m, w, m->fault_addr, m->fault_write) != WINDOW_MAPPED)
         return false;
-    g[REG_R9] = (greg_t)m->data_base;
+    if (m->data_base == from)
+        return true;
+    /* The window is another one than when the registers were loaded. */
+    if ((uint64_t)g[REG_R9] == from)
+        g[REG_R9] = (greg_t)m->data_base;
+    if (in_string(m, (uint64_t)g[REG_RIP]))
+        for (const int *r = (const int[]){REG_RSI, REG_RDI, -1}; *r >= 0; r++)
+            if ((uint64_t)g[*r] - from < 1ull << 32)
+                g[*r] = (greg_t)((uint64_t)g[*r] - from + m->data_base);
     return true;
 }
 
@@ -238,12 +259,7 @@ static bool in_repeat(struct machine *m, uint64_t rip)
 {
     struct inst *in = code_find(m, rip);
     uint8_t first = in ? *(const uint8_t *)(uintptr_t)rip : 0;
-    struct xlat_unwound u;
-    if (first != 0xF3 && first != 0xF2)
-        return false;
-    return xlat_unwind(in->page->verso.unwind, in->page->verso.unwind_len,
-                       (uint32_t)(rip - (uint64_t)(uintptr_t)m->code_rx) - in->code_off, &u) &&
-           u.state == XLAT_STRING;
+    return (first == 0xF3 || first == 0xF2) && in_string(m, rip);
 }
 
 static void on_event(int sig, siginfo_t *si, void *context)

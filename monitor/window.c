@@ -48,32 +48,6 @@ static uint32_t mapping_id(const struct machine *m, const struct region *r, unsi
     return (uint32_t)(r - m->region_pool) * REGION_PAGES + page;
 }
 
-bool window_init(struct machine *m, char *err, size_t err_size)
-{
-    m->window = calloc(WINDOW_MAX, sizeof(*m->window));
-    m->window_count = 0;
-    memset(m->window_by_cr3, 0, sizeof(m->window_by_cr3));
-    m->rmap = calloc(m->frames, sizeof(*m->rmap));
-    m->region_pool = mmap(NULL, REGION_POOL * sizeof(struct region), PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    m->poison = mmap(NULL, WINDOW_SPAN, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (!m->window || !m->rmap || m->region_pool == MAP_FAILED || m->poison == MAP_FAILED) {
-        snprintf(err, err_size, "cannot reserve address space for windows: %s", strerror(errno));
-        return false;
-    }
-    m->region_free = UINT32_MAX;
-    return true;
-}
-
-static void flush_ibtc(struct window *w)
-{
-    if (!w->ibtc_dirty)
-        return;
-    for (uint32_t i = 0; i <= w->ibtc_mask; i++)
-        w->ibtc[i] = (uint64_t)(uintptr_t)stub_miss;
-    w->ibtc_dirty = false;
-}
-
 /* WINDOW_SPAN bytes with linear 0 at a multiple of 4 GiB, which is returned; what was reserved to find it is given back. */
 static uint8_t *reserve_span(void)
 {
@@ -88,6 +62,32 @@ static uint8_t *reserve_span(void)
     if (before < align)
         munmap(p + before + WINDOW_SPAN, align - before);
     return p + before + WINDOW_BELOW;
+}
+
+bool window_init(struct machine *m, char *err, size_t err_size)
+{
+    m->window = calloc(WINDOW_MAX, sizeof(*m->window));
+    m->window_count = 0;
+    memset(m->window_by_cr3, 0, sizeof(m->window_by_cr3));
+    m->rmap = calloc(m->frames, sizeof(*m->rmap));
+    m->region_pool = mmap(NULL, REGION_POOL * sizeof(struct region), PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    m->poison = reserve_span();
+    if (!m->window || !m->rmap || m->region_pool == MAP_FAILED || !m->poison) {
+        snprintf(err, err_size, "cannot reserve address space for windows: %s", strerror(errno));
+        return false;
+    }
+    m->region_free = UINT32_MAX;
+    return true;
+}
+
+static void flush_ibtc(struct window *w)
+{
+    if (!w->ibtc_dirty)
+        return;
+    for (uint32_t i = 0; i <= w->ibtc_mask; i++)
+        w->ibtc[i] = (uint64_t)(uintptr_t)stub_miss;
+    w->ibtc_dirty = false;
 }
 
 static bool window_make(struct window *w, bool user)
@@ -128,7 +128,8 @@ void window_destroy(struct machine *m)
     free(m->window);
     free(m->rmap);
     munmap(m->region_pool, REGION_POOL * sizeof(struct region));
-    munmap(m->poison, WINDOW_SPAN);
+    if (m->poison)
+        munmap(m->poison - WINDOW_BELOW, WINDOW_SPAN);
 }
 
 void window_forget_branches(struct machine *m)

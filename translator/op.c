@@ -261,13 +261,18 @@ static struct emit_mem far_address(struct context *c, const struct address *a, u
     return (struct emit_mem){HOST_R9, HOST_R8, 0, 0};
 }
 
-/* The window by the linear address: pext r10, r8, [mask_chunk]; mov r9, [r13 + r10*8 + user_window]. */
+/* r9: the window by the linear address in a register. pext r10, reg, [mask_chunk]; mov r9, [r13 + r10*8 + user_window]. */
+static void user_window(struct context *c, unsigned reg)
+{
+    emit_bmi_mem(&c->e, EMIT_PEXT, HOST_R10, reg, CPU_FIELD(mask_chunk));
+    emit_bytes(&c->e, "\x4F\x8B\x8C\xD5", 4);
+    emit_4(&c->e, (uint32_t)offsetof(struct cpu, user_window));
+}
+
 static struct emit_mem user_address(struct context *c, const struct address *a)
 {
     emit_lea32(&c->e, HOST_R8, a->base, a->index, a->scale, a->disp);
-    emit_bmi_mem(&c->e, EMIT_PEXT, HOST_R10, HOST_R8, CPU_FIELD(mask_chunk));
-    emit_bytes(&c->e, "\x4F\x8B\x8C\xD5", 4);
-    emit_4(&c->e, (uint32_t)offsetof(struct cpu, user_window));
+    user_window(c, HOST_R8);
     return (struct emit_mem){HOST_R9, HOST_R8, 0, 0};
 }
 
@@ -506,9 +511,15 @@ static void xlatb(struct context *c, const struct scan_insn *i)
 /* --- strings
  * ----------------------------------------------------------------------------------------------------- */
 
-static void rebase(struct context *c, unsigned reg)
+static void rebase(struct context *c, const struct scan_insn *i, unsigned reg)
 {
-    emit_op_mem(&c->e, 1, SCAN_MAP_1B, 0x8D, reg, (struct emit_mem){HOST_WINDOW, (uint8_t)reg, 0, 0});
+    unsigned base = HOST_WINDOW;
+
+    if (i->hint == XLAT_HINT_USER) {
+        user_window(c, reg);
+        base = HOST_R9;
+    }
+    emit_op_mem(&c->e, 1, SCAN_MAP_1B, 0x8D, reg, (struct emit_mem){base, (uint8_t)reg, 0, 0});
 }
 
 /* The window is aligned to 4 GiB: the low half of a rebased pointer is the guest's own. */
@@ -522,11 +533,11 @@ static void string(struct context *c, const struct scan_insn *i)
         return;
     }
     if (si) {
-        rebase(c, CPU_ESI);
+        rebase(c, i, CPU_ESI);
         context_at(c, XLAT_STRING, i->off, 0);
     }
     if (di)
-        rebase(c, CPU_EDI);
+        rebase(c, i, CPU_EDI);
     context_at(c, XLAT_STRING, i->off, 0);
     put_prefixes(c, i, true);
     emit_1(&c->e, i->opcode);

@@ -310,12 +310,13 @@ static bool is_field(const operand_t *o, size_t at)
            o->mem.index == ZYDIS_REGISTER_NONE && o->mem.disp.value == (int64_t)at;
 }
 
-/* lea rsi, [r15 + rsi] or the same with rdi; the source must still be a plain 32-bit value. */
+/* lea rsi, [r15 + rsi] or the same with rdi, or with a window in r9; the source must still be a plain 32-bit value. */
 static bool is_rebase(const struct check *c, ZydisRegister r)
 {
     const operand_t *o = &c->op[1];
 
-    return c->insn.mnemonic == ZYDIS_MNEMONIC_LEA && o->mem.base == ZYDIS_REGISTER_R15 && o->mem.index == r &&
+    return c->insn.mnemonic == ZYDIS_MNEMONIC_LEA &&
+           (o->mem.base == ZYDIS_REGISTER_R15 || (o->mem.base == ZYDIS_REGISTER_R9 && c->k.r9_window)) && o->mem.index == r &&
            o->mem.scale == 1 && o->mem.disp.value == 0 && !(r == ZYDIS_REGISTER_RSI ? c->k.rsi : c->k.rdi);
 }
 
