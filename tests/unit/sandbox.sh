@@ -13,6 +13,9 @@ END
 # modes PID: the modes of its threads, each once.
 modes() { sed -n 's/^Seccomp:[[:space:]]*//p' /proc/"$1"/task/*/status 2>/dev/null | sort -u | tr '\n' ' '; }
 
+# Has the command taken charge of SIGTERM (signal 15)? Until then it would die of it.
+listens() { (($((16#$(sed -n 's/^SigCgt:[[:space:]]*//p' /proc/"$1"/status 2>/dev/null || echo 0))) >> 14 & 1)); }
+
 # check WHAT MODE OPTIONS...: a guest that runs for ever, asked to end.
 check() {
     local what=$1 want=$2 got= status=0
@@ -23,7 +26,7 @@ check() {
     exec 8>"$tmp/in.$what"
     for _ in $(seq 300); do
         got=$(modes "$pid")
-        [ "$got" = "$want " ] && break
+        [ "$got" = "$want " ] && listens "$pid" && break
         kill -0 "$pid" 2>/dev/null || break
         sleep 0.1
     done
