@@ -455,6 +455,15 @@ static const struct dev_mmio_range *find_mmio(const struct dev_bus *b, uint64_t 
     return NULL;
 }
 
+/* Does [gpa, gpa + size) touch a device at all? */
+static bool any_mmio(const struct dev_bus *b, uint64_t gpa, unsigned size)
+{
+    for (unsigned i = 0; i < b->mmio_ranges; i++)
+        if (gpa + size > b->mmio[i].first && gpa <= b->mmio[i].last)
+            return true;
+    return ((gpa ^ b->lapic.base) >> 12 == 0 || ((gpa + size - 1) ^ b->lapic.base) >> 12 == 0) && dev_lapic_enabled(&b->lapic);
+}
+
 static bool at_lapic(const struct dev_bus *b, uint64_t gpa, unsigned size)
 {
     return (gpa ^ b->lapic.base) >> 12 == 0 && dev_lapic_enabled(&b->lapic) && (gpa & 0xFFF) + size <= 0x1000;
@@ -470,8 +479,8 @@ uint32_t dev_mmio_read(struct dev_bus *b, uint64_t gpa, unsigned size)
     m = find_mmio(b, gpa);
     if (m && m->last - gpa >= size - 1)
         return m->ops->read(m->dev, (uint32_t)(gpa - m->first), size);
-    if (size == 1)
-        return 0xFF;
+    if (size == 1 || !any_mmio(b, gpa, size))
+        return 0xFFFFFFFFu >> (32 - 8 * size);
     for (unsigned i = 0; i < size; i++)
         value |= dev_mmio_read(b, gpa + i, 1) << 8 * i;
     return value;
@@ -490,7 +499,7 @@ void dev_mmio_write(struct dev_bus *b, uint64_t gpa, unsigned size, uint32_t val
         m->ops->write(m->dev, (uint32_t)(gpa - m->first), size, value);
         return;
     }
-    for (unsigned i = 0; i < size && size > 1; i++)
+    for (unsigned i = 0; i < size && size > 1 && any_mmio(b, gpa, size); i++)
         dev_mmio_write(b, gpa + i, 1, value >> 8 * i & 0xFF);
 }
 

@@ -6,6 +6,7 @@
  * one per thread serves all machines.
  */
 #include "monitor/emu_internal.h"
+#include "monitor/quick.h"
 
 #define CACHE_SIZE  8192u
 #define KEY_INVALID UINT64_MAX
@@ -185,6 +186,12 @@ static void complete(struct dinsn *d, const uint8_t bytes[16], enum scan_decode_
     d->rm = (uint8_t)scan_modrm_rm(i);
     address_form(d);
     d->fn = s == SCAN_OK ? emu_pick(i) : emu_op_ud;
+    d->mov = 0;
+    if (s == SCAN_OK && i->cls == SCAN_CLASS_PLAIN && i->map == SCAN_MAP_1B && d->mem && !(i->prefixes & SCAN_PFX_LOCK) &&
+        ((i->opcode >= 0x88 && i->opcode <= 0x8B) || ((i->opcode & 0xFE) == 0xC6 && d->reg == 0))) {
+        d->mov = i->opcode & 1 ? i->opsize : 1;
+        d->store = !(i->opcode & 2) || i->opcode >= 0xC0;
+    }
 }
 
 static uint8_t fetch_byte(struct emu *e, uint32_t lin)
@@ -238,6 +245,17 @@ static const struct dinsn *decode_miss(struct emu *e, struct dinsn *d, const uin
     return d;
 }
 
+static inline struct dinsn *cache_slot(uint64_t key)
+{
+    return &cache[(key >> 1 ^ key >> 14) & (CACHE_SIZE - 1)];
+}
+
+static inline bool holds(const struct dinsn *d, uint64_t key, const uint8_t *p)
+{
+    return d->key == key &&
+           !(((load64(p) ^ d->raw[0]) & d->mask[0]) | ((load64(p + 8) ^ d->raw[1]) & d->mask[1])) && d->fn;
+}
+
 static inline const struct dinsn *fetch(struct emu *e)
 {
     struct cpu *c = e->c;
@@ -256,12 +274,54 @@ static inline const struct dinsn *fetch(struct emu *e)
         return fetch_slow(e);
     const uint8_t *p = t->hva + (lin & PAGE_MASK_);
     uint64_t key = (uint64_t)(p - e->vm->ram) << 1 | e->code32;
-    struct dinsn *d = &cache[(key >> 1 ^ key >> 14) & (CACHE_SIZE - 1)];
-    if (likely(d->key == key &&
-               !(((load64(p) ^ d->raw[0]) & d->mask[0]) | ((load64(p + 8) ^ d->raw[1]) & d->mask[1])) &&
-               d->fn))
-        return d;
-    return decode_miss(e, d, p, key);
+    struct dinsn *d = cache_slot(key);
+    return likely(holds(d, key, p)) ? d : decode_miss(e, d, p, key);
+}
+
+/* -- A device's register --------------------------------------------------------------------------- */
+
+/* The instruction at EIP (32-bit code, flat CS), if it has been decoded before. */
+static const struct dinsn *decoded(const struct vm *vm)
+{
+    uint32_t lin = vm->cpu->eip;
+    const struct tlb_entry *t = &vm->tlb[vm->cpu->cpl == 3][lin >> 12 & (TLB_SIZE - 1)];
+    if (t->exec_tag != ((lin & ~PAGE_MASK_) | 1) || (lin & PAGE_MASK_) > PAGE_SIZE_ - 16)
+        return NULL;
+    const uint8_t *p = t->hva + (lin & PAGE_MASK_);
+    uint64_t key = (uint64_t)(p - vm->ram) << 1 | 1;
+    const struct dinsn *d = cache_slot(key);
+    return holds(d, key, p) ? d : NULL;
+}
+
+bool quick_mmio(struct vm *vm)
+{
+    struct cpu *c = vm->cpu;
+    const struct dinsn *d = vm->observe || (c->eflags_sys & CPU_RF) ? NULL : decoded(vm);
+    if (!d || !d->mov || d->seg == SCAN_CS || d->seg == SCAN_FS || d->seg == SCAN_GS)
+        return false;
+    unsigned size = d->mov, access = (c->cpl == 3 ? MMU_USER : 0) | (d->store ? MMU_WRITE : 0);
+    uint32_t lin = dinsn_ea(c, d), off = lin & PAGE_MASK_;
+    struct mmu_page page;
+    struct mmu_fault f;
+    if (off + size > PAGE_SIZE_ || !mmu_walk(vm, gva(lin), access, &page, &f) ||
+        vm_frame(vm, page.page.v, d->store) != VM_NO_FRAME)
+        return false;
+    uint8_t was = vm_doing(vm, RUN_DOING_DEVICES);
+    uint64_t at = page.page.v + off;
+    uint32_t v;
+    if (d->store) {
+        v = d->i.opcode >= 0xC0 ? (uint32_t)d->i.imm : reg_get(c, d->reg, size);
+        v &= 0xFFFFFFFFu >> (32 - 8 * size);
+        vm_mmio_access(vm, at, size, v, true);
+        dev_mmio_write(vm->bus, at, size, v);
+    } else {
+        v = dev_mmio_read(vm->bus, at, size);
+        vm_mmio_access(vm, at, size, v, false);
+        reg_set(c, d->reg, size, v);
+    }
+    vm_doing(vm, was);
+    c->eip += d->i.len;
+    return true;
 }
 
 /* -- Delivery ---------------------------------------------------------------------------------------- */

@@ -31,6 +31,8 @@ struct dinsn {
     uint8_t reg, rm;
     bool mem;
     bool fpu; /* works on cpu->fx */
+    uint8_t mov; /* MOV between a register, or from an immediate, and memory: the operand's size; otherwise 0 */
+    bool store;
     uint32_t amask;
     struct scan_insn i;
 };
@@ -214,14 +216,18 @@ static inline void emu_rmw_store(struct emu *e, const struct emu_ref *r, unsigne
 }
 
 /* -- Operands ---------------------------------------------------------------------------------------- */
-static inline uint32_t emu_ea(const struct emu *e, const struct dinsn *d)
+static inline uint32_t dinsn_ea(const struct cpu *c, const struct dinsn *d)
 {
     uint32_t a = (uint32_t)d->i.disp;
     if (d->base < 8)
-        a += e->c->gpr[d->base];
+        a += c->gpr[d->base];
     if (d->index < 8)
-        a += e->c->gpr[d->index] << d->scale;
+        a += c->gpr[d->index] << d->scale;
     return a & d->amask;
+}
+static inline uint32_t emu_ea(const struct emu *e, const struct dinsn *d)
+{
+    return dinsn_ea(e->c, d);
 }
 static inline uint32_t reg_get(const struct cpu *c, unsigned r, unsigned size)
 {

@@ -176,6 +176,8 @@ static bool quick(struct machine *m, uint32_t why, uint32_t operand)
         return quick_port(vm, operand, true);
     case XLAT_STUB_CPUID:
         return quick_cpuid(vm);
+    case XLAT_STUB_EMULATE:
+        return quick_mmio(vm);
     default:
         return false;
     }
@@ -207,8 +209,8 @@ uint32_t light_emulate(struct machine *m, uint32_t why, uint32_t operand)
     m->light_result = EMU_OK;
     if (quick(m, why, operand)) {
         COUNT(m, EMULATED);
-        if (why >= XLAT_STUB_IN && !c->host_event && !(c->irq_pending && c->vif))
-            return STUB_GO_ON; /* a port; what changes modes sets host_event */
+        if ((why >= XLAT_STUB_IN || why == XLAT_STUB_EMULATE) && !c->host_event && !(c->irq_pending && c->vif))
+            return STUB_GO_ON; /* a device; what changes modes sets host_event */
     } else {
         if (why == XLAT_STUB_RUN)
             m->light_result = smc_run(m, operand);

@@ -142,6 +142,7 @@ static enum walked walk(const struct vm *vm, uint32_t a, struct mmu_page *out, s
                                  .user = true,
                                  .writable = true,
                                  .executable = true,
+                                 .accessed = true,
                                  .dirty = true,
                                  .size_log2 = 12};
         return WALKED;
@@ -154,6 +155,7 @@ static enum walked walk(const struct vm *vm, uint32_t a, struct mmu_page *out, s
     out->user = both & PTE_U;
     out->writable = both & PTE_W;
     out->executable = !w->nx;
+    out->accessed = both & PTE_A;
     out->dirty = leaf & PTE_D;
     out->global = (leaf & PTE_G) && (c->cr4 & CPU_CR4_PGE);
     return WALKED;

@@ -20,6 +20,8 @@ bool quick_int(struct vm *vm, unsigned vector);
 bool quick_iret(struct vm *vm);
 /* IN or OUT; operand: XLAT_PORT_* (translator/cpu.h). */
 bool quick_port(struct vm *vm, uint32_t operand, bool write);
+/* MOV to or from a device's memory (emu.c: by the emulator's decoded instructions). */
+bool quick_mmio(struct vm *vm);
 /* CPUID, two bytes long; the answer is kept for stub_cpuid. */
 bool quick_cpuid(struct vm *vm);
 

@@ -315,6 +315,10 @@ static void map_ahead(struct machine *m)
     m->pf_pending = false;
     if (!machine_translatable(m))
         return;
+    /* The handler may have gone on elsewhere, so that A and D are not set on its behalf; kernels set both themselves. */
+    struct mmu_page p;
+    if (!mmu_probe(&m->vm, m->pf_addr, &p) || !p.accessed || (m->pf_write && !p.dirty))
+        return;
     uint8_t was = vm_doing(&m->vm, RUN_DOING_FAULT);
     machine_prepare(m);
     if (!m->ended && !window_allows(m, m->pf_addr, m->pf_write) &&
@@ -362,6 +366,7 @@ static void emulate_faulting(struct machine *m)
             m->site[s].count = 0;
         }
         if (++m->site[s].count >= SITE_PATIENCE) {
+            m->site[s].count = 0;
             struct inst *in = code_find(m, m->fault_rip);
             if (!in || in->dead) {
                 ;

@@ -205,6 +205,7 @@ struct mmu_fault {
 struct mmu_page {
     gpa_t page;        /* of the 4 KiB page, A20 applied */
     bool user, writable, executable, dirty, global; /* combined rights of all levels (writable: the R/W bits, WP not considered) */
+    bool accessed;     /* at all levels */
     unsigned size_log2; /* 12, 21 or 22 */
     gpa_t pde, pte;    /* guest-physical addresses of the entries used (pte.v = 0 for a large page or paging off) */
 };

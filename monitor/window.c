@@ -750,6 +750,8 @@ enum window_result window_fault(struct machine *m, struct window *w, gva_t a, bo
     bool can_write = may_write(m, w, &p, pfn);
     if (write && !can_write) {
         COUNT(m, FAULT_CODE);
+        if (w->user && !user)
+            m->fault_site = false; /* what the supervisor puts into user memory is seldom in a page of code */
         return WINDOW_EMULATE;
     }
 

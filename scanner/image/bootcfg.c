@@ -400,9 +400,9 @@ static bool one_of(const char *word, const char *list)
 {
     size_t len = strlen(word);
 
-    for (const char *at = list; (at = strstr(at, word)) != NULL; at++) {
+    for (const char *at = list; len && (at = strstr(at, word)) != NULL; at++) {
         if ((at == list || at[-1] == ' ') && (at[len] == ' ' || at[len] == '\0')) {
-            return len != 0;
+            return true;
         }
     }
     return false;

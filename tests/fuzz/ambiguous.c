@@ -166,20 +166,27 @@ struct step {
     bool invlpg, harmless, flush, repeats, x87_image;
     unsigned len;
     uint8_t bytes[SCAN_INSN_MAX_LEN];
-    uint64_t page;
+    uint64_t page, source; /* of the instruction; of what a repeated one reads by ESI, if that is flat */
     uint32_t address;
 };
+
+static uint64_t data_page(struct vm *vm, uint32_t lin)
+{
+    struct mmu_page p;
+    return mmu_probe(vm, gva(lin), &p) ? p.page.v : NOT_TABLE;
+}
 
 static struct step look(struct vm *vm)
 {
     const struct cpu *c = vm->cpu;
     struct scan_insn i;
-    struct step s = {0};
+    struct step s = {.source = NOT_TABLE};
     if (scan_decode(s.bytes, fetch(vm, s.bytes, &s.page), c->seg[SCAN_CS].attr & 0x4000 ? 32 : 16, &i) !=
         SCAN_OK)
         return s;
     s.len = i.len;
     s.repeats = i.cls == SCAN_CLASS_STRING && (i.prefixes & (SCAN_PFX_REP | SCAN_PFX_REPNE));
+    s.source = s.repeats && i.seg != SCAN_FS && i.seg != SCAN_GS ? data_page(vm, c->gpr[CPU_ESI]) : NOT_TABLE;
     /* Pointers of the last x87 instruction: processors that keep them only with an error pending lose them
      * whenever the host's kernel comes in between. */
     s.x87_image =
@@ -211,7 +218,8 @@ bool fuzz_ambiguous(struct vm *vm, uint8_t *ref, uint64_t limit, const bool *sto
     accept_all(&v);
     for (uint64_t n = 0; n < limit && !*stop; n++) {
         struct step s = look(vm);
-        if (s.x87_image || is_table(&v, s.page))
+        /* A and D of pages that later elements reach may be set before the entry is read. */
+        if (s.x87_image || is_table(&v, s.page) || is_table(&v, s.source))
             return true;
         if (!s.harmless && !s.invlpg && !all_same(&v))
             return true;

@@ -93,14 +93,37 @@
 
         .data
         .balign 4
+skipped: .long 0                        # length of the instruction
 efer:   .long 0
 
         .text
+# #PF: maps A for ring 3, not accessed, and goes on behind the instruction, which is not repeated.
+skip:   movl 4(%esp), %edx
+        movl $(A+P+W+U), PT+(A>>12)*4
+        movl skipped, %eax
+        addl %eax, 56(%edx)
+        ret
 test_main:
         movl $0xA, A
         movl $0xB, B
 
         # -- Rights
+        MAP A, A+P+W+U
+        # The handler gives the page and does not come back to the access: nobody has touched it
+        .macro SKIPPED name, len, insn:vararg
+        movl $0, PT+(A>>12)*4
+        FLUSH
+        movl $\len, skipped
+        HOOK 14, skip
+        USER
+        \insn
+        UEND
+        MET "\name", 0x80
+        UNHOOK 14
+        PTEIS "\name: neither A nor D", A, A+P+W+U
+        .endm
+        SKIPPED "skipped write", 10, movl $0x77, A
+        SKIPPED "skipped read", 6, movl A, %ecx
         MAP A, A+P+W+U
         UREAD "user page, read", A
         UWRITE "user page, written", A

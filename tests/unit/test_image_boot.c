@@ -164,6 +164,20 @@ START_TEST(grub_default_by_number_title_and_id)
 }
 END_TEST
 
+/* Read behind the list of commands, once: to be run under the sanitizers. */
+START_TEST(grub_empty_command_is_ignored)
+{
+    struct file files[] = {{"/boot/grub/grub.cfg", "\"\" /k\n'' x\n$none /k\nmenuentry g {\n\"\" y\nlinux /k g\n}\n"},
+                           {"/k", ""},
+                           {NULL, NULL}};
+    struct image_boot b = parse(files, NULL);
+
+    ck_assert_uint_eq(b.count, 1);
+    ck_assert_str_eq(b.entry[0].append, "g");
+    image_boot_free(&b);
+}
+END_TEST
+
 START_TEST(boot_isolinux_wins_over_grub_and_both_are_listed)
 {
     struct file files[] = {{"/boot/grub/grub.cfg", "menuentry g {\nlinux /k g\n}\n"},
@@ -387,6 +401,7 @@ int main(void)
     tcase_add_test(t, boot_kernel_not_there_is_left_out_and_named);
     tcase_add_loop_test(t, grub_default_by_number_title_and_id, 0, 3);
     tcase_add_test(t, boot_isolinux_wins_over_grub_and_both_are_listed);
+    tcase_add_test(t, grub_empty_command_is_ignored);
     tcase_add_test(t, boot_2000_mutated_configurations_never_crash);
     tcase_set_timeout(t, 60);
     suite_add_tcase(suite, t);
