@@ -153,6 +153,7 @@ static int32_t entry_of(struct page_code *pc, uint32_t off)
 static void page_code_free(struct page_code *pc)
 {
     free(pc->host);
+    free(pc->marks);
     xlat_verso_free(&pc->verso);
     free(pc);
 }
@@ -624,6 +625,28 @@ struct inst *code_find(struct machine *m, uint64_t rip)
     return m->code_owner[off / CODE_GRANULE];
 }
 
+struct inst *code_unwind(struct machine *m, uint64_t rip, struct xlat_unwound *out)
+{
+    struct inst *in = code_find(m, rip);
+    if (!in)
+        return NULL;
+    const struct page_code *pc = in->page;
+    uint32_t off = (uint32_t)(rip - (uint64_t)(uintptr_t)m->code_rx) - in->code_off;
+    bool known = xlat_unwind_marked(pc->verso.unwind, pc->verso.unwind_len, pc->marks, pc->mark_count, off, out);
+    return known ? in : NULL;
+}
+
+void code_mark(struct inst *in)
+{
+    struct page_code *pc = in->page;
+    uint32_t n = pc->marks ? 0 : xlat_marks(pc->verso.unwind, pc->verso.unwind_len, NULL, 0);
+    if (n < 2)
+        return;
+    pc->marks = malloc(n * sizeof(*pc->marks));
+    if (pc->marks)
+        pc->mark_count = xlat_marks(pc->verso.unwind, pc->verso.unwind_len, pc->marks, n);
+}
+
 bool code_in_thunks(struct machine *m, uint64_t rip)
 {
     return rip - (uint64_t)(uintptr_t)m->code_rx < THUNK_BYTES;
@@ -975,10 +998,9 @@ bool vm_x87_origin(struct vm *vm, uint32_t host_ip, struct vm_x87_origin *out)
         return false;
     struct machine *m = machine_of(vm);
     uint64_t rip = (uint64_t)(uintptr_t)m->code_rx + (uint32_t)(host_ip - (uint32_t)(uintptr_t)m->code_rx);
-    struct inst *in = code_find(m, rip);
     struct xlat_unwound u;
-    if (!in || !xlat_unwind(in->page->verso.unwind, in->page->verso.unwind_len,
-                            (uint32_t)(rip - (uint64_t)(uintptr_t)m->code_rx) - in->code_off, &u))
+    struct inst *in = code_unwind(m, rip, &u);
+    if (!in)
         return false;
     struct scan_insn i;
     guest_insn(m, in->page, (uint32_t)u.guest_rel & PAGE_MASK_, &i);

@@ -128,6 +128,8 @@ struct page_code {
     uint8_t emulate[SCAN_PAGE_SIZE / 8]; /* instructions made to leave to the emulator */
     uint8_t hint[SCAN_PAGE_SIZE / 4];    /* enum xlat_hint of each instruction, two bits */
     uint16_t *host; /* by guest offset: host offset of the entry; made when first wanted */
+    struct xlat_mark *marks; /* of the unwind records; made when an instruction faults */
+    uint32_t mark_count;
     struct inst *insts;
     struct page_code *next; /* same hash bucket */
     uint64_t made_ns;
@@ -173,6 +175,10 @@ enum code_result {
 enum code_result code_resolve(struct machine *m, uint32_t eip, struct mmu_fault *fault);
 /* The instance that holds host address rip, or NULL. Async-signal-safe. */
 struct inst *code_find(struct machine *m, uint64_t rip);
+/* The guest's state there; NULL: no placed verso's code. Async-signal-safe. */
+struct inst *code_unwind(struct machine *m, uint64_t rip, struct xlat_unwound *out);
+/* Code of in has been unwound and may be again: from now on quicker. */
+void code_mark(struct inst *in);
 bool code_in_thunks(struct machine *m, uint64_t rip);
 void code_unwind_thunk(struct machine *m, uint64_t rip, uint32_t *eip, bool *ecx_in_r9);
 void code_drop_page(struct machine *m, uint32_t pfn);

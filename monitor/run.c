@@ -352,6 +352,9 @@ static void emulate_faulting(struct machine *m)
     uint32_t eip = c->eip;
     if (m->stepping)
         lockstep_alone(m, RUN_ALONE_FAULT);
+    struct inst *faulted = code_find(m, m->fault_rip);
+    if (faulted)
+        code_mark(faulted);
     COUNT(m, FAULT_EMULATED);
     TRACE(m, PAGE_FAULT, m->fault_addr.v, m->fault_write, m->fault_site,
           m->fault_rip - (uint64_t)(uintptr_t)m->code_rx);
@@ -367,7 +370,7 @@ static void emulate_faulting(struct machine *m)
         }
         if (++m->site[s].count >= SITE_PATIENCE) {
             m->site[s].count = 0;
-            struct inst *in = code_find(m, m->fault_rip);
+            struct inst *in = faulted;
             if (!in || in->dead) {
                 ;
             } else if (m->fault_user && !(c->cr4 & CPU_CR4_SMAP) && code_force_hint(m, in, eip, XLAT_HINT_USER)) {

@@ -57,13 +57,9 @@ static bool unwind(struct machine *m, greg_t *g, uint32_t *eip)
             g[REG_RCX] = (uint32_t)g[REG_R9];
         return true;
     }
-    struct inst *in = code_find(m, rip);
-    if (!in)
-        return false;
     struct xlat_unwound u;
-    const struct xlat_verso *v = &in->page->verso;
-    if (!xlat_unwind(v->unwind, v->unwind_len,
-                     (uint32_t)(rip - (uint64_t)(uintptr_t)m->code_rx) - in->code_off, &u))
+    struct inst *in = code_unwind(m, rip, &u);
+    if (!in)
         return false;
     *eip = in->lin + (uint32_t)u.guest_rel;
     switch (u.state) {
@@ -132,12 +128,8 @@ static bool in_translated(const struct machine *m, uint64_t rip)
 /* Is rip in the middle of a string instruction, so that esi and edi are host addresses? */
 static bool in_string(struct machine *m, uint64_t rip)
 {
-    struct inst *in = code_find(m, rip);
     struct xlat_unwound u;
-    return in &&
-           xlat_unwind(in->page->verso.unwind, in->page->verso.unwind_len,
-                       (uint32_t)(rip - (uint64_t)(uintptr_t)m->code_rx) - in->code_off, &u) &&
-           u.state == XLAT_STRING;
+    return code_unwind(m, rip, &u) && u.state == XLAT_STRING;
 }
 
 /* Accesses of CPL 0 by user_window[] have their window in r9 (xlat.h), but for string instructions, whose operands lie where ESI and
@@ -311,9 +303,8 @@ void signals_guest_eip(struct machine *m, const greg_t *g, uint32_t *eip)
 void signals_fault_eip(struct machine *m, uint32_t *eip)
 {
     struct xlat_unwound u;
-    struct inst *in = code_find(m, m->fault_rip);
-    if (in && xlat_unwind(in->page->verso.unwind, in->page->verso.unwind_len,
-                          (uint32_t)(m->fault_rip - (uint64_t)(uintptr_t)m->code_rx) - in->code_off, &u))
+    struct inst *in = code_unwind(m, m->fault_rip, &u);
+    if (in)
         *eip = in->lin + (uint32_t)u.guest_rel;
 }
 

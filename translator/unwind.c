@@ -119,14 +119,12 @@ unsigned unwind_write(uint8_t *p, const struct unwind_rec *rec, uint32_t *host_o
     return n;
 }
 
-bool xlat_unwind(const uint8_t *unwind, uint32_t unwind_len, uint32_t host_off, struct xlat_unwound *out)
+static bool find(struct unwind_reader *r, uint32_t host_off, struct xlat_unwound *out)
 {
-    struct unwind_reader r;
     struct unwind_rec rec;
     bool found = false;
 
-    unwind_reader_init(&r, unwind, unwind_len);
-    while (unwind_read(&r, &rec) && rec.host_off <= host_off) {
+    while (unwind_read(r, &rec) && rec.host_off <= host_off) {
         if (rec.is_end)
             return false;
         out->state = rec.state;
@@ -135,6 +133,51 @@ bool xlat_unwind(const uint8_t *unwind, uint32_t unwind_len, uint32_t host_off, 
         found = true;
     }
     return found;
+}
+
+bool xlat_unwind(const uint8_t *unwind, uint32_t unwind_len, uint32_t host_off, struct xlat_unwound *out)
+{
+    return xlat_unwind_marked(unwind, unwind_len, NULL, 0, host_off, out);
+}
+
+uint32_t xlat_marks(const uint8_t *unwind, uint32_t unwind_len, struct xlat_mark *marks, uint32_t cap)
+{
+    struct unwind_reader r, before;
+    struct unwind_rec rec;
+    uint32_t n = 0;
+
+    unwind_reader_init(&r, unwind, unwind_len);
+    for (uint32_t i = 0; before = r, unwind_read(&r, &rec); i++) {
+        if (i % XLAT_MARK_EVERY != 0)
+            continue;
+        if (n < cap)
+            marks[n] = (struct xlat_mark){rec.host_off, (uint32_t)(before.p - unwind), before.host_off, before.entry_rel};
+        n++;
+    }
+    return n;
+}
+
+bool xlat_unwind_marked(const uint8_t *unwind, uint32_t unwind_len, const struct xlat_mark *marks, uint32_t mark_count,
+                        uint32_t host_off, struct xlat_unwound *out)
+{
+    struct unwind_reader r;
+    uint32_t low = 0, high = mark_count; /* marks below low begin at or in front of host_off, those from high on behind it */
+
+    unwind_reader_init(&r, unwind, unwind_len);
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+
+        if (marks[middle].first <= host_off)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low) {
+        r.p = unwind + marks[low - 1].at;
+        r.host_off = marks[low - 1].host_off;
+        r.entry_rel = marks[low - 1].entry_rel;
+    }
+    return find(&r, host_off, out);
 }
 
 int32_t xlat_entry(const uint8_t *unwind, uint32_t unwind_len, uint32_t guest_off)

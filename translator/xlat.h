@@ -110,6 +110,18 @@ void xlat_verso_free(struct xlat_verso *v);
 
 /* The record that covers host_off. False if host_off is outside the code. Async-signal-safe. */
 bool xlat_unwind(const uint8_t *unwind, uint32_t unwind_len, uint32_t host_off, struct xlat_unwound *out);
+/* Marks along the unwind records, so that a search need not begin at the first. xlat_marks(): how many there are (one for each
+ * XLAT_MARK_EVERY records); written only if cap suffices. xlat_unwind_marked(): as xlat_unwind(). Async-signal-safe. */
+#define XLAT_MARK_EVERY 32u
+struct xlat_mark {
+    uint32_t first;    /* host offset of the record behind the mark */
+    uint32_t at;       /* its place in the records */
+    uint32_t host_off; /* the reader's state there */
+    int32_t entry_rel;
+};
+uint32_t xlat_marks(const uint8_t *unwind, uint32_t unwind_len, struct xlat_mark *marks, uint32_t cap);
+bool xlat_unwind_marked(const uint8_t *unwind, uint32_t unwind_len, const struct xlat_mark *marks, uint32_t mark_count,
+                        uint32_t host_off, struct xlat_unwound *out);
 /* The host offset of the canonical entry of the instruction at guest offset guest_off (0..4095), or -1 if the
  * verso has none: no such instruction, or one that ESP is not in place at (XLAT_AT_ESP), to be emulated. Async-signal-safe. */
 int32_t xlat_entry(const uint8_t *unwind, uint32_t unwind_len, uint32_t guest_off);

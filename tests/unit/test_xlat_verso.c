@@ -145,6 +145,32 @@ START_TEST(every_host_instruction_of_a_page_has_a_record_and_every_instruction_a
 }
 END_TEST
 
+START_TEST(marks_change_no_unwinding)
+{
+    struct xlat_verso v;
+
+    xlat_verso_init(&v);
+    for (uint32_t seed = 1; seed < 20; seed++) {
+        static struct xlat_mark marks[4096];
+        uint32_t count;
+
+        translate(seed, seed % XLAT_MODE_COUNT, _i, &v);
+        count = xlat_marks(v.unwind, v.unwind_len, NULL, 0);
+        ck_assert_uint_gt(count, 8);
+        ck_assert_uint_le(count, sizeof marks / sizeof marks[0]);
+        ck_assert_uint_eq(xlat_marks(v.unwind, v.unwind_len, marks, count), count);
+        for (uint32_t off = 0; off <= v.code_len; off += 1 + off % 3) {
+            struct xlat_unwound a = {0}, b = {0};
+            bool known = xlat_unwind(v.unwind, v.unwind_len, off, &a);
+
+            EXPECT(xlat_unwind_marked(v.unwind, v.unwind_len, marks, count, off, &b) == known);
+            EXPECT(!known || (a.state == b.state && a.guest_rel == b.guest_rel && a.arg == b.arg));
+        }
+    }
+    xlat_verso_free(&v);
+}
+END_TEST
+
 START_TEST(entries_and_tails_lie_on_host_instruction_boundaries)
 {
     struct xlat_verso v;
@@ -372,6 +398,8 @@ static const struct hostile hostile[] = {
     H("lea rax, [rax+rax]", "\x48\x8D\x04\x00"),
     H("movsd string, not rebased", "\xA5"),
     H("lea rsi, [r15+rsi]; jmp", "\x49\x8D\x34\x37\xEB\0"),
+    H("lea rsi, [r9+rsi]; lodsd, r9 unknown", "\x49\x8D\x34\x31\xAD\x89\xF6"),
+    H("mov r9, [r13]; lea rsi, [r9+rsi]; lodsd", "\x4D\x8B\x4D\x00\x49\x8D\x34\x31\xAD\x89\xF6"),
     H("lea rsi twice", "\x49\x8D\x34\x37\x49\x8D\x34\x37"),
     H("lea rsi; mov eax, [r15+rsi]", "\x49\x8D\x34\x37\x41\x8B\x04\x37"),
     H("loop with 64-bit count", "\xE2\0"),
@@ -600,6 +628,7 @@ static Suite *suite(void)
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, every_host_instruction_of_a_page_has_a_record_and_every_instruction_an_entry_or_esp_not_in_place, 0,
                         OPTIONS);
+    tcase_add_loop_test(t, marks_change_no_unwinding, 0, OPTIONS);
     tcase_add_loop_test(t, entries_and_tails_lie_on_host_instruction_boundaries, 0, OPTIONS);
     tcase_add_loop_test(t, translate_twice_into_used_verso_gives_same_bytes, 0, OPTIONS);
     tcase_add_loop_test(t, serialized_verso_read_back_is_equal, 0, OPTIONS);
