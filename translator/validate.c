@@ -8,8 +8,8 @@
  * prefix or an FS/GS override but for the forms named below V3 general registers stay zero-extended: no write
  * of 64 bits except to r8..r11 and the rebasing of rsi, rdi for one string instruction V4 r12, r13, r15 are
  * never written; rsp only by CALL, RET, and PUSH/POP of r8..r11 or flags in adjoining pairs V5 a memory
- * operand is [r15/r12 + reg32 + disp] or [r15/r12 + disp] in the ranges of xlat.h, [r9 + r8] with r9 just
- * loaded from seg_window, a string operand just rebased, or a field of part 1 of struct cpu (written: vif
+ * operand is [r15/r12 + reg32 + disp] (r8 to r11 only while known to be 32 bits wide) or [r15/r12 + disp] in
+ * the ranges of xlat.h, [r9 + r8] with r9 just loaded from seg_window, a string operand just rebased, or a field of part 1 of struct cpu (written: vif
  * alone) V6 relocated fields are immediates (or the LEA of the landing check): adding an address to them
  * cannot change an operand's form V7 link fields are rel32 of branches; entries are instructions; the last
  * instruction does not fall through What it computes for the guest is not judged.
@@ -248,12 +248,11 @@ static bool check_window(struct check *c, const operand_t *o)
     if (index == ZYDIS_REGISTER_NONE)
         return top == (disp < 0) ? true : refuse(c, "absolute address outside the window");
     if (is_scratch64(index)) {
-        if (top || disp != 0 || o->mem.scale != 1 || !(c->k.clean >> (index - ZYDIS_REGISTER_R8) & 1))
+        if (o->mem.scale != 1 || !(c->k.clean >> (index - ZYDIS_REGISTER_R8) & 1))
             return refuse(c, "scratch register as index");
-        return true;
-    }
-    if (!is_guest_index(index))
+    } else if (!is_guest_index(index)) {
         return refuse(c, "index register");
+    }
     if (top != (disp < XLAT_DISP_MIN))
         return refuse(c, "displacement out of range");
     return true;

@@ -15,8 +15,8 @@
  *
  * Memory reachable by guest-controlled addressing lies in [r15 - 2 GiB, r15 + 40 GiB); the monitor keeps all of it outside the
  * 4 GiB window PROT_NONE. Allowed forms: [r15+reg32*scale+disp] with disp >= -256 MiB, [r15+disp32] disp >= 0, [r12+disp32] disp < 0,
- * [r12+reg32*scale+disp] with disp < -256 MiB, [r15+r8..r11], [seg_window or user_window in r9 + r8], rsi/rdi rebased for string instructions
- * (on r15, or on r9 with a user_window).
+ * [r12+reg32*scale+disp] with disp < -256 MiB, reg32 being a guest register or one of r8d..r11d; [seg_window or user_window in r9 + r8];
+ * rsi/rdi rebased for string instructions (on r15, or on r9 with a user_window).
  *
  * Pure, thread-safe, no allocation beyond struct xlat_verso's own buffers.
  */
@@ -30,7 +30,7 @@
  * [GOT register - some KiB or MiB]; a kernel its tables at [index + C1xxxxxxh], which wraps. A wrong guess ends in a guard. */
 #define XLAT_DISP_MIN (-(256 << 20))
 
-#define XLAT_VERSION 11u /* change it with anything that changes the bytes produced or their meaning */
+#define XLAT_VERSION 12u /* change it with anything that changes the bytes produced or their meaning */
 
 /* What the meaning of a page depends on beside its bytes: part of the cache key. */
 enum {
