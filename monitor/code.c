@@ -131,28 +131,39 @@ fail:
     return false;
 }
 
+static void make_index(struct page_code *pc)
+{
+    static _Thread_local uint16_t host[SCAN_PAGE_SIZE];
+    const struct xlat_verso *v = &pc->verso;
+    if (!xlat_index_make(v->unwind, v->unwind_len, v->code_len, &pc->index, host))
+        return;
+    size_t bytes = xlat_index_count(&pc->index) * sizeof(*host);
+    pc->index.host = NULL;
+    pc->index_host = malloc(bytes ? bytes : 1);
+    if (pc->index_host)
+        pc->index.host = memcpy(pc->index_host, host, bytes);
+}
+
 /* Host offset of the entry at off, or -1. The first call decodes the whole table: links and branches ask
  * again and again. */
 static int32_t entry_of(struct page_code *pc, uint32_t off)
 {
     const struct xlat_verso *v = &pc->verso;
-    if (!pc->host && v->code_len < XLAT_NO_ENTRY) {
-        static _Thread_local int32_t all[SCAN_PAGE_SIZE];
-        pc->host = malloc(SCAN_PAGE_SIZE * sizeof(*pc->host));
-        if (pc->host) {
-            xlat_entries(v->unwind, v->unwind_len, all);
-            for (unsigned i = 0; i < SCAN_PAGE_SIZE; i++)
-                pc->host[i] = all[i] < 0 ? XLAT_NO_ENTRY : (uint16_t)all[i];
-        }
-    }
-    if (!pc->host)
-        return xlat_entry(v->unwind, v->unwind_len, off);
-    return pc->host[off] == XLAT_NO_ENTRY ? -1 : pc->host[off];
+    if (!pc->index.host)
+        make_index(pc);
+    return pc->index.host ? xlat_index_find(&pc->index, off) : xlat_entry(v->unwind, v->unwind_len, off);
+}
+
+static void forget_index(struct page_code *pc)
+{
+    free(pc->index_host);
+    pc->index_host = NULL;
+    pc->index.host = NULL;
 }
 
 static void page_code_free(struct page_code *pc)
 {
-    free(pc->host);
+    forget_index(pc);
     free(pc->marks);
     xlat_verso_free(&pc->verso);
     free(pc);
@@ -759,16 +770,11 @@ static bool load_page(struct machine *m, struct page_code *pc, const uint8_t *re
         count_absent(m, pc);
         return false;
     }
-    pc->host = malloc(SCAN_PAGE_SIZE * sizeof(*pc->host));
-    if (!xlat_deserialize(rec.verso, rec.verso_len, &pc->verso, pc->host) || pc->verso.mode != pc->mode ||
+    if (!xlat_deserialize(rec.verso, rec.verso_len, &pc->verso, &pc->index) || pc->verso.mode != pc->mode ||
         pc->verso.options != m->options) {
         COUNT(m, PAGE_MISS_REFUSED);
         TRACE(m, PAGE_MISS, at, TRACE_WHY_REFUSED);
         return false;
-    }
-    if (pc->verso.code_len >= XLAT_NO_ENTRY) {
-        free(pc->host);
-        pc->host = NULL;
     }
     note_attr(pc, rec.attr);
     if (!has_code(pc, off)) {
@@ -815,8 +821,7 @@ static bool translate_page(struct machine *m, struct page_code *pc, const uint8_
 {
     uint16_t entries[SCAN_PAGE_SIZE];
     size_t n = 0;
-    free(pc->host); /* of a stored verso that did not do */
-    pc->host = NULL;
+    forget_index(pc); /* of a stored verso that did not do */
     set_bit(pc->entry, off);
     for (unsigned i = 0; i < SCAN_PAGE_SIZE; i++)
         if (bit(pc->entry, i))

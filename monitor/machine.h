@@ -127,7 +127,8 @@ struct page_code {
     uint8_t entry[SCAN_PAGE_SIZE / 8];   /* entries it was made for */
     uint8_t emulate[SCAN_PAGE_SIZE / 8]; /* instructions made to leave to the emulator */
     uint8_t hint[SCAN_PAGE_SIZE / 4];    /* enum xlat_hint of each instruction, two bits */
-    uint16_t *host; /* by guest offset: host offset of the entry; made when first wanted */
+    struct xlat_index index; /* of the entries; made when first wanted */
+    uint16_t *index_host;    /* its array, if it does not belong to the verso */
     struct xlat_mark *marks; /* of the unwind records; made when an instruction faults */
     uint32_t mark_count;
     struct inst *insts;

@@ -54,8 +54,7 @@ struct context {
     /* unwind writer: one record is held back so that it can still be replaced */
     struct unwind_rec pending;
     bool has_pending;
-    uint32_t uw_host;
-    int32_t uw_entry;
+    struct unwind_writer unwind;
 
     uint32_t est_here;
     uint32_t label[SCAN_PAGE_SIZE], est[SCAN_PAGE_SIZE];

@@ -1,30 +1,31 @@
 /* translator/serial.c: a verso as one flat byte string, and back.
  *
  * Layout, all little-endian, no padding:
- *   u32 magic "XLV2", mode, options, code_len, reloc_count, link_count, unwind_len, insn_count, emulated_count
- *   relocs[reloc_count]: u32 host_off
- *   links[link_count]: u32 field_off, tail_off, i32 target
- *   code[code_len], unwind[unwind_len]
- *
- * On x86 that is what the arrays look like in memory: reading is one copy, and the arrays lie in it one behind the other.
+ *   u32 magic "XLV3", mode, options, code_len, reloc_count, link_count, fields_len, unwind_len, insn_count, emulated_count
+ *   code[code_len]
+ *   fields[fields_len]: where relocations are, then where links are: each the distance from the end of the field before (from 0 for the first
+ *     of either) as LEB128
+ *   unwind[unwind_len]
+ * The rest of a link stands in the code: its field points at the tail, which is `mov r8d, target; ...`.
  *
  * A string is valid only if
  *   S1 its length is exactly what the sizes say, none above its limit;
- *   S2 relocs ascend, do not overlap, and lie in the code;
- *   S3 links ascend likewise; each field is a rel32 that points at its tail, in the code;
- *   S4 the unwind records decode to the last byte, begin at host offset 0, ascend, end with the end record at
- * code_len; S5 entries are offsets in the page, each at most once.
+ *   S2 relocs lie in the code, and fields_len is what they and the links take;
+ *   S3 links likewise; each field is a rel32 that points at a tail in the code;
+ *   S4 the unwind records decode to the last byte, begin at host offset 0, lie in the code, and their code length is code_len;
+ *   S5 entries are offsets in the page, each at most once.
  */
 #include "translator/unwind.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define MAGIC      0x32564C58u
-#define HEAD_WORDS 9u
+#define MAGIC      0x33564C58u
+#define HEAD_WORDS 10u
 #define HEAD_SIZE  (4u * HEAD_WORDS)
 #define CODE_MAX   (8u << 20)
 #define COUNT_MAX  (1u << 20)
+#define TAIL_SIZE  6u /* of which mov r8d, imm32 at least */
 
 static void put_4(uint8_t **p, uint32_t v)
 {
@@ -43,15 +44,38 @@ static uint32_t get_4(const uint8_t **p)
     return b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
 }
 
-static size_t flat_size(const struct xlat_verso *v)
+/* -- Writing
+ * ------------------------------------------------------------------------------------------------------ */
+
+/* Appends a distance, or counts its bytes (p NULL). */
+static size_t put_distance(uint8_t *p, uint32_t d)
 {
-    return HEAD_SIZE + (size_t)v->code_len + 4 * (size_t)v->reloc_count + 12 * (size_t)v->link_count +
-           v->unwind_len;
+    size_t n = 0;
+
+    for (; d >= 0x80; d >>= 7, n++)
+        if (p)
+            p[n] = (uint8_t)(d | 0x80);
+    if (p)
+        p[n] = (uint8_t)d;
+    return n + 1;
 }
 
-_Static_assert(sizeof(struct xlat_reloc) == 4 && sizeof(struct xlat_link) == 12, "the byte form is that of memory");
+static size_t put_fields(const struct xlat_verso *v, uint8_t *p)
+{
+    size_t n = 0;
 
-static void put_array(uint8_t **p, const void *from, size_t n)
+    for (uint32_t i = 0, end = 0; i < v->reloc_count; i++) {
+        n += put_distance(p ? p + n : NULL, v->relocs[i].host_off - end);
+        end = v->relocs[i].host_off + 4;
+    }
+    for (uint32_t i = 0, end = 0; i < v->link_count; i++) {
+        n += put_distance(p ? p + n : NULL, v->links[i].field_off - end);
+        end = v->links[i].field_off + 4;
+    }
+    return n;
+}
+
+static void put_bytes(uint8_t **p, const void *from, size_t n)
 {
     if (n)
         memcpy(*p, from, n);
@@ -60,102 +84,66 @@ static void put_array(uint8_t **p, const void *from, size_t n)
 
 size_t xlat_serialize(const struct xlat_verso *v, uint8_t *buf, size_t cap)
 {
-    const uint32_t head[HEAD_WORDS] = {MAGIC,         v->mode,        v->options,
-                                       v->code_len,   v->reloc_count, v->link_count,
-                                       v->unwind_len, v->insn_count,  v->emulated_count};
-    size_t size = flat_size(v);
+    size_t fields = put_fields(v, NULL), size = HEAD_SIZE + v->code_len + fields + v->unwind_len;
+    const uint32_t head[HEAD_WORDS] = {MAGIC,         v->mode,       v->options,       v->code_len,   v->reloc_count,
+                                       v->link_count, (uint32_t)fields, v->unwind_len, v->insn_count, v->emulated_count};
     uint8_t *p = buf;
 
     if (cap < size)
         return size;
     for (unsigned n = 0; n < HEAD_WORDS; n++)
         put_4(&p, head[n]);
-    put_array(&p, v->relocs, v->reloc_count * sizeof *v->relocs);
-    put_array(&p, v->links, v->link_count * sizeof *v->links);
-    put_array(&p, v->code, v->code_len);
-    put_array(&p, v->unwind, v->unwind_len);
+    put_bytes(&p, v->code, v->code_len);
+    p += put_fields(v, p);
+    put_bytes(&p, v->unwind, v->unwind_len);
     return size;
 }
 
-static bool check_relocs(const struct xlat_verso *v)
+/* -- Reading
+ * ------------------------------------------------------------------------------------------------------ */
+
+/* The offset of the next field, which begins where *end says or later; *end: behind it. False if it is not in the code. */
+static bool read_field(const uint8_t **p, const uint8_t *stop, uint32_t code_len, uint32_t *end, uint32_t *off)
 {
-    uint32_t free_from = 0;
+    uint32_t d = 0;
+    uint8_t b = 0x80;
 
-    for (uint32_t n = 0; n < v->reloc_count; n++) {
-        uint32_t off = v->relocs[n].host_off;
-
-        if (off < free_from || off >= v->code_len || v->code_len - off < 4)
+    for (unsigned shift = 0; b & 0x80; shift += 7) {
+        if (*p == stop || shift > 21)
             return false;
-        free_from = off + 4;
+        b = *(*p)++;
+        d |= (uint32_t)(b & 0x7F) << shift;
     }
-    return true;
+    *off = *end + d; /* both below 2^28 */
+    *end = *off + 4;
+    return *end <= code_len;
 }
 
-static bool check_links(const struct xlat_verso *v)
+static bool read_link(const struct xlat_verso *v, struct xlat_link *l)
 {
-    uint32_t free_from = 0;
+    uint32_t rel;
 
-    for (uint32_t n = 0; n < v->link_count; n++) {
-        const struct xlat_link *l = &v->links[n];
-        uint32_t rel;
-
-        if (l->field_off < free_from || l->field_off >= v->code_len || v->code_len - l->field_off < 4 ||
-            l->tail_off >= v->code_len)
-            return false;
-        memcpy(&rel, v->code + l->field_off, 4);
-        if (l->field_off + 4 + rel != l->tail_off)
-            return false;
-        free_from = l->field_off + 4;
-    }
-    return true;
-}
-
-/* Records of one byte (see unwind.h) are nearly all there are: read here, since each page loaded is checked. Stops at anything else. */
-static bool check_short(struct unwind_reader *r, uint32_t code_len, uint16_t *entries)
-{
-    const uint8_t *p = r->p;
-    uint32_t host = r->host_off;
-    int32_t guest = r->entry_rel;
-
-    for (; p < r->end && !(*p & UNWIND_LONG); p++) {
-        host += *p >> 3;
-        guest += (*p & 7) + 1;
-        if (host >= code_len || (uint32_t)guest >= SCAN_PAGE_SIZE || entries[guest] != XLAT_NO_ENTRY)
-            return false;
-        entries[guest] = host < XLAT_NO_ENTRY ? (uint16_t)host : XLAT_NO_ENTRY - 1;
-    }
-    r->p = p;
-    r->host_off = host;
-    r->entry_rel = guest;
-    return true;
-}
-
-/* entries: all XLAT_NO_ENTRY; filled. */
-static bool check_unwind(const struct xlat_verso *v, uint16_t *entries)
-{
-    struct unwind_reader r;
-    struct unwind_rec rec;
-
-    unwind_reader_init(&r, v->unwind, v->unwind_len);
-    if (!unwind_read(&r, &rec) || rec.host_off != 0)
+    memcpy(&rel, v->code + l->field_off, 4);
+    l->tail_off = l->field_off + 4 + rel;
+    if (v->code_len < TAIL_SIZE || l->tail_off > v->code_len - TAIL_SIZE || v->code[l->tail_off] != 0x41 ||
+        v->code[l->tail_off + 1] != 0xB8)
         return false;
-    unwind_reader_init(&r, v->unwind, v->unwind_len);
-    for (;;) {
-        if (!check_short(&r, v->code_len, entries) || !unwind_read(&r, &rec))
-            return false;
-        if (rec.is_end)
-            return rec.host_off == v->code_len && r.p == r.end;
-        if (rec.host_off >= v->code_len)
-            return false;
-        if (!rec.entry)
-            continue;
-        if ((uint32_t)rec.guest_rel >= SCAN_PAGE_SIZE || entries[rec.guest_rel] != XLAT_NO_ENTRY)
-            return false;
-        entries[rec.guest_rel] = rec.host_off < XLAT_NO_ENTRY ? (uint16_t)rec.host_off : XLAT_NO_ENTRY - 1;
-    }
+    memcpy(&l->target, v->code + l->tail_off + 2, 4);
+    return true;
 }
 
-static bool read_head(const uint8_t *buf, size_t len, struct xlat_verso *v)
+static bool read_fields(const struct xlat_verso *v, const uint8_t *p, const uint8_t *stop)
+{
+    for (uint32_t i = 0, end = 0; i < v->reloc_count; i++)
+        if (!read_field(&p, stop, v->code_len, &end, &v->relocs[i].host_off))
+            return false;
+    for (uint32_t i = 0, end = 0; i < v->link_count; i++)
+        if (!read_field(&p, stop, v->code_len, &end, &v->links[i].field_off) || !read_link(v, &v->links[i]))
+            return false;
+    return p == stop;
+}
+
+static bool read_head(const uint8_t *buf, size_t len, struct xlat_verso *v, uint32_t *fields_len)
 {
     const uint8_t *p = buf;
 
@@ -166,42 +154,49 @@ static bool read_head(const uint8_t *buf, size_t len, struct xlat_verso *v)
     v->code_len = get_4(&p);
     v->reloc_count = get_4(&p);
     v->link_count = get_4(&p);
+    *fields_len = get_4(&p);
     v->unwind_len = get_4(&p);
     v->insn_count = get_4(&p);
     v->emulated_count = get_4(&p);
     return v->mode < XLAT_MODE_COUNT && v->code_len <= CODE_MAX && v->reloc_count <= COUNT_MAX &&
-           v->link_count <= COUNT_MAX && v->unwind_len <= CODE_MAX && v->insn_count <= SCAN_PAGE_SIZE &&
-           v->emulated_count <= v->insn_count && flat_size(v) == len;
+           v->link_count <= COUNT_MAX && *fields_len <= CODE_MAX && v->unwind_len <= CODE_MAX &&
+           v->insn_count <= SCAN_PAGE_SIZE && v->emulated_count <= v->insn_count &&
+           HEAD_SIZE + (size_t)v->code_len + *fields_len + v->unwind_len == len;
 }
 
-static bool read_body(const uint8_t *p, size_t len, struct xlat_verso *v, uint16_t *entries)
+/* All arrays in one block, those of wider items first. */
+static bool read_body(const uint8_t *p, uint32_t fields_len, struct xlat_verso *v, struct xlat_index *index)
 {
-    uint8_t *at = v->block = malloc(len ? len : 1);
+    const uint8_t *fields = p + v->code_len, *unwind = fields + fields_len;
+    size_t relocs = v->reloc_count * sizeof *v->relocs, links = v->link_count * sizeof *v->links;
+    uint32_t entries = unwind_entry_bytes(unwind, v->unwind_len);
+    uint8_t *at = v->block = malloc(relocs + links + entries * sizeof(uint16_t) + v->code_len + v->unwind_len + 1);
 
     if (!at)
         return false;
-    memcpy(at, p, len);
     v->relocs = (struct xlat_reloc *)(void *)at;
-    at += v->reloc_count * sizeof *v->relocs;
-    v->links = (struct xlat_link *)(void *)at;
-    at += v->link_count * sizeof *v->links;
-    v->code = at;
-    v->unwind = at + v->code_len;
-    return check_relocs(v) && check_links(v) && check_unwind(v, entries);
+    v->links = (struct xlat_link *)(void *)(at + relocs);
+    uint16_t *host = (uint16_t *)(void *)(at + relocs + links);
+    v->code = at + relocs + links + entries * sizeof *host;
+    v->unwind = v->code + v->code_len;
+    memcpy(v->code, p, v->code_len);
+    memcpy(v->unwind, unwind, v->unwind_len);
+    return read_fields(v, fields, unwind) && unwind_check(v->unwind, v->unwind_len, v->code_len, index, host);
 }
 
-bool xlat_deserialize(const uint8_t *buf, size_t len, struct xlat_verso *out, uint16_t *entries)
+bool xlat_deserialize(const uint8_t *buf, size_t len, struct xlat_verso *out, struct xlat_index *index)
 {
     struct xlat_verso v = {0};
-    uint16_t own[SCAN_PAGE_SIZE];
+    struct xlat_index own;
+    uint32_t fields_len;
 
     xlat_verso_init(out);
-    if (!entries)
-        entries = own;
-    memset(entries, 0xFF, sizeof own);
-    if (!read_head(buf, len, &v))
+    index = index ? index : &own;
+    index->host = NULL;
+    if (!read_head(buf, len, &v, &fields_len))
         return false;
-    if (!read_body(buf + HEAD_SIZE, len - HEAD_SIZE, &v, entries)) {
+    if (!read_body(buf + HEAD_SIZE, fields_len, &v, index)) {
+        index->host = NULL;
         xlat_verso_free(&v);
         return false;
     }

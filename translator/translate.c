@@ -57,7 +57,7 @@ static bool reserve(struct context *c)
         c->e.end = v->code + v->code_cap;
     }
     if (!grow((void **)&v->relocs, &v->reloc_cap, v->reloc_count + 16, sizeof *v->relocs) ||
-        !grow((void **)&v->unwind, &v->unwind_cap, v->unwind_len + 64 * UNWIND_REC_MAX, 1))
+        !grow((void **)&v->unwind, &v->unwind_cap, UNWIND_HEAD + v->unwind_len + 64 * UNWIND_WIDE_SIZE, 1))
         fail(c, XLAT_NO_MEMORY);
     return !c->failed;
 }
@@ -70,7 +70,7 @@ static void flush_record(struct context *c)
     struct xlat_verso *v = c->v;
 
     if (c->has_pending)
-        v->unwind_len += unwind_write(v->unwind + v->unwind_len, &c->pending, &c->uw_host, &c->uw_entry);
+        v->unwind_len += unwind_put(&c->unwind, v->unwind + UNWIND_HEAD + v->unwind_len, &c->pending);
     c->has_pending = false;
 }
 
@@ -80,7 +80,7 @@ static void record(struct context *c, const struct unwind_rec *r)
 
     if (!c->measured) /* the first pass is for distances only */
         return;
-    if (c->has_pending && !r->entry && !r->is_end && old->state == r->state && old->arg == r->arg &&
+    if (c->has_pending && !r->entry && old->state == r->state && old->arg == r->arg &&
         old->guest_rel == r->guest_rel)
         return;
     if (!c->has_pending || old->host_off != r->host_off || old->entry)
@@ -132,10 +132,17 @@ static void inside_at(struct context *c, uint32_t off)
 
 static void end_at(struct context *c)
 {
-    struct unwind_rec r = {.host_off = emit_pos(&c->e), .state = XLAT_RETRY, .is_end = true};
+    struct xlat_verso *v = c->v;
 
-    record(c, &r);
+    v->code_len = emit_pos(&c->e);
+    if (c->has_pending && !c->pending.entry && c->pending.host_off == v->code_len)
+        c->has_pending = false; /* of no bytes */
     flush_record(c);
+    if (!grow((void **)&v->unwind, &v->unwind_cap, UNWIND_HEAD + v->unwind_len + c->unwind.entry_len, 1)) {
+        fail(c, XLAT_NO_MEMORY);
+        return;
+    }
+    v->unwind_len = unwind_finish(&c->unwind, v->unwind, v->unwind_len, v->code_len);
 }
 
 /* --- exits and branches
@@ -497,8 +504,7 @@ static bool run_pass(struct context *c)
     v->insn_count = c->page->count;
     c->e = (struct emit){v->code, v->code, v->code + v->code_cap};
     c->has_pending = false;
-    c->uw_host = 0;
-    c->uw_entry = 0;
+    unwind_begin(&c->unwind);
     c->fixup_count = c->tail_count = 0;
     c->esp_delta = 0;
     memset(c->label, 0xFF, sizeof c->label);
@@ -511,8 +517,7 @@ static bool run_pass(struct context *c)
     if (c->failed || !reserve(c))
         return false;
     end_at(c);
-    v->code_len = emit_pos(&c->e);
-    return true;
+    return !c->failed;
 }
 
 static void add_link(struct context *c, const struct fixup *f, const struct tail *t)

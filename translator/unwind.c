@@ -1,26 +1,51 @@
 /* translator/unwind.c: see unwind.h for the byte form, xlat.h for the meaning. */
 #include "translator/unwind.h"
 
-enum { LONG = UNWIND_LONG, ENTRY = 0x40, HAS_GUEST = 0x04, ARG = 0x03 };
+#include <emmintrin.h>
+#include <string.h>
 
-void unwind_reader_init(struct unwind_reader *r, const uint8_t *unwind, uint32_t len)
+enum { STATE = 0x07, ARG_SHIFT = 4, XCHG_ARG = 0x03 };
+
+static uint32_t get_4(const uint8_t *p)
 {
-    r->p = unwind;
-    r->end = unwind ? unwind + len : unwind;
-    r->host_off = 0;
-    r->entry_rel = 0;
+    return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
-static bool read_leb(struct unwind_reader *r, uint32_t *out)
+static void put_4(uint8_t *p, uint32_t v)
+{
+    for (unsigned i = 0; i < 4; i++)
+        p[i] = (uint8_t)(v >> 8 * i);
+}
+
+/* -- Reading
+ * ------------------------------------------------------------------------------------------------------ */
+
+struct streams {
+    const uint8_t *entry, *entry_end, *other, *other_end;
+    uint32_t code_len;
+};
+
+static bool open_streams(const uint8_t *unwind, uint32_t len, struct streams *s)
+{
+    if (len < UNWIND_HEAD || get_4(unwind) > len - UNWIND_HEAD)
+        return false;
+    s->entry = unwind + UNWIND_HEAD;
+    s->entry_end = s->other = s->entry + get_4(unwind);
+    s->other_end = unwind + len;
+    s->code_len = get_4(unwind + 4);
+    return true;
+}
+
+static bool read_leb(const uint8_t **p, const uint8_t *end, uint32_t *out)
 {
     uint32_t v = 0;
 
     for (unsigned shift = 0; shift < 35; shift += 7) {
         uint8_t b;
 
-        if (r->p == r->end)
+        if (*p == end)
             return false;
-        b = *r->p++;
+        b = *(*p)++;
         if (shift == 28 && b > 0x0F)
             return false;
         v |= (uint32_t)(b & 0x7F) << shift;
@@ -32,105 +57,137 @@ static bool read_leb(struct unwind_reader *r, uint32_t *out)
     return false;
 }
 
-static bool read_long(struct unwind_reader *r, uint8_t head, struct unwind_rec *out)
+/* The long form of an entry. False also if it begins behind the code. */
+static bool read_long(const uint8_t **p, const uint8_t *end, uint32_t code_len, uint32_t *host, int32_t *guest)
 {
-    uint32_t host, guest = 0;
+    uint32_t h, g;
 
-    out->state = (enum xlat_state)(head >> 3 & 7);
-    out->is_end = (head & ENTRY) && out->state == XLAT_RETRY;
-    out->entry = (head & ENTRY) && !out->is_end;
-    out->arg = head & ARG;
-    if (unwind_has_guest(out->state) != !!(head & HAS_GUEST) || (out->entry && out->state != XLAT_AT))
+    if (*(*p)++ != UNWIND_LONG || !read_leb(p, end, &h) || !read_leb(p, end, &g) || h >= code_len || *host >= code_len - h)
         return false;
-    if (!read_leb(r, &host) || ((head & HAS_GUEST) && !read_leb(r, &guest)))
-        return false;
-    if (host > UINT32_MAX - r->host_off)
-        return false;
-    r->host_off += host;
-    out->guest_rel = 0;
-    if (out->state == XLAT_AT_ESP) {
-        if (out->arg || r->p == r->end)
-            return false;
-        out->arg = *r->p++;
-    }
-    if (head & HAS_GUEST)
-        out->guest_rel = (int32_t)((uint32_t)r->entry_rel + ((guest >> 1) ^ -(guest & 1)));
+    *host += h;
+    *guest = (int32_t)((uint32_t)*guest + ((g >> 1) ^ -(g & 1)));
+    return true;
+}
+
+static inline void read_short(uint8_t b, uint32_t *host, int32_t *guest)
+{
+    *host += b >> 3;
+    *guest = (int32_t)((uint32_t)*guest + (b & 7) + 1);
+}
+
+static unsigned other_size(const uint8_t *p)
+{
+    return *p & UNWIND_WIDE ? UNWIND_WIDE_SIZE : UNWIND_OTHER_SIZE;
+}
+
+static uint32_t other_host(const uint8_t *p)
+{
+    return *p & UNWIND_WIDE ? get_4(p + 1) >> 8 : p[1];
+}
+
+/* All of it but the host offset. */
+static void read_other(const uint8_t *p, int32_t entry_rel, struct xlat_unwound *out)
+{
+    int32_t guest = *p & UNWIND_WIDE ? (int32_t)get_4(p + 5) : (int8_t)p[2];
+    int arg = *p & UNWIND_WIDE ? (int8_t)p[1] : (int8_t)*p >> ARG_SHIFT;
+
+    out->state = (enum xlat_state)(*p & STATE);
+    out->guest_rel = unwind_has_guest(out->state) ? (int32_t)((uint32_t)entry_rel + (uint32_t)guest) : 0;
+    out->arg = (uint8_t)(out->state == XLAT_AT_ESP ? arg : arg & XCHG_ARG);
+}
+
+void unwind_reader_init(struct unwind_reader *r, const uint8_t *unwind, uint32_t len)
+{
+    struct streams s;
+
+    *r = (struct unwind_reader){.bad = true};
+    if (!open_streams(unwind, len, &s))
+        return;
+    *r = (struct unwind_reader){.entry = s.entry,
+                                .entry_end = s.entry_end,
+                                .other = s.other,
+                                .other_end = s.other_end,
+                                .code_len = s.code_len};
+}
+
+/* The entry at p, behind which *p is then. */
+static bool read_entry(const uint8_t **p, const uint8_t *end, uint32_t code_len, uint32_t *host, int32_t *guest)
+{
+    if (**p & UNWIND_LONG)
+        return read_long(p, end, code_len, host, guest);
+    read_short(*(*p)++, host, guest);
+    return true;
+}
+
+static bool take_entry(struct unwind_reader *r, const struct unwind_reader *behind, struct unwind_rec *out)
+{
+    *r = *behind;
+    *out = (struct unwind_rec){.host_off = r->entry_host, .guest_rel = r->entry_rel, .state = XLAT_AT, .entry = true};
+    return true;
+}
+
+static bool take_other(struct unwind_reader *r, struct unwind_rec *out)
+{
+    struct xlat_unwound u;
+
+    read_other(r->other, r->entry_rel, &u);
+    r->other_host += other_host(r->other);
+    r->other += other_size(r->other);
+    *out = (struct unwind_rec){.host_off = r->other_host, .guest_rel = u.guest_rel, .state = u.state, .arg = u.arg};
     return true;
 }
 
 bool unwind_read(struct unwind_reader *r, struct unwind_rec *out)
 {
-    uint8_t head;
+    struct unwind_reader next = *r;
+    bool has_entry = r->entry < r->entry_end, has_other = r->other < r->other_end;
 
-    if (r->p == r->end)
+    if (r->bad || r->ended)
         return false;
-    head = *r->p;
-    if (head & LONG) {
-        struct unwind_reader at = *r;
-
-        at.p++;
-        if (!read_long(&at, head, out))
-            return false;
-        *r = at;
-    } else {
-        r->p++;
-        r->host_off += head >> 3;
-        out->guest_rel = (int32_t)((uint32_t)r->entry_rel + (head & 7) + 1);
-        out->state = XLAT_AT;
-        out->entry = true;
-        out->is_end = false;
-        out->arg = 0;
-    }
-    out->host_off = r->host_off;
-    if (out->entry)
-        r->entry_rel = out->guest_rel;
+    r->bad = (has_entry && !read_entry(&next.entry, next.entry_end, next.code_len, &next.entry_host, &next.entry_rel)) ||
+             (has_other && (uint32_t)(r->other_end - r->other) < other_size(r->other));
+    if (r->bad)
+        return false;
+    if (has_entry && (!has_other || next.entry_host <= r->other_host + other_host(r->other)))
+        return take_entry(r, &next, out);
+    if (has_other)
+        return take_other(r, out);
+    r->ended = true;
+    *out = (struct unwind_rec){.host_off = r->code_len, .state = XLAT_RETRY, .is_end = true};
     return true;
 }
 
-static unsigned write_leb(uint8_t *p, uint32_t v)
+/* The last entry at or in front of host_off, from one that *host and *guest tell on. */
+static bool last_entry(const struct streams *s, uint32_t host_off, uint32_t *host, int32_t *guest)
 {
-    unsigned n = 0;
-
-    for (; v >= 0x80; v >>= 7)
-        p[n++] = (uint8_t)(v | 0x80);
-    p[n++] = (uint8_t)v;
-    return n;
-}
-
-unsigned unwind_write(uint8_t *p, const struct unwind_rec *rec, uint32_t *host_off, int32_t *entry_rel)
-{
-    uint32_t host = rec->host_off - *host_off, guest = (uint32_t)rec->guest_rel - (uint32_t)*entry_rel;
-    unsigned n = 0;
-
-    *host_off = rec->host_off;
-    if (rec->entry)
-        *entry_rel = rec->guest_rel;
-    if (rec->entry && host < 16 && guest - 1 < 8) {
-        p[0] = (uint8_t)(host << 3 | (guest - 1));
-        return 1;
-    }
-    p[n++] = (uint8_t)(LONG | (rec->entry || rec->is_end ? ENTRY : 0) | rec->state << 3 |
-                       (unwind_has_guest(rec->state) ? HAS_GUEST : 0) | (rec->state == XLAT_AT_ESP ? 0 : rec->arg & ARG));
-    n += write_leb(p + n, host);
-    if (unwind_has_guest(rec->state))
-        n += write_leb(p + n, guest << 1 ^ -(guest >> 31));
-    if (rec->state == XLAT_AT_ESP)
-        p[n++] = rec->arg;
-    return n;
-}
-
-static bool find(struct unwind_reader *r, uint32_t host_off, struct xlat_unwound *out)
-{
-    struct unwind_rec rec;
+    uint32_t h = *host;
+    int32_t g = *guest;
     bool found = false;
 
-    while (unwind_read(r, &rec) && rec.host_off <= host_off) {
-        if (rec.is_end)
-            return false;
-        out->state = rec.state;
-        out->guest_rel = rec.guest_rel;
-        out->arg = rec.arg;
+    for (const uint8_t *p = s->entry; p < s->entry_end;) {
+        if (!read_entry(&p, s->entry_end, s->code_len, &h, &g) || h > host_off)
+            break;
+        *host = h;
+        *guest = g;
         found = true;
+    }
+    return found;
+}
+
+/* The last of the others at or in front of host_off, or NULL; *host: from where on, and where it begins. */
+static const uint8_t *last_other(const struct streams *s, uint32_t host_off, uint32_t *host)
+{
+    const uint8_t *found = NULL;
+    uint32_t h = *host;
+
+    for (const uint8_t *p = s->other; p < s->other_end; p += other_size(p)) {
+        if ((uint32_t)(s->other_end - p) < other_size(p))
+            break;
+        h += other_host(p);
+        if (h > host_off)
+            break;
+        *host = h;
+        found = p;
     }
     return found;
 }
@@ -151,19 +208,22 @@ uint32_t xlat_marks(const uint8_t *unwind, uint32_t unwind_len, struct xlat_mark
         if (i % XLAT_MARK_EVERY != 0)
             continue;
         if (n < cap)
-            marks[n] = (struct xlat_mark){rec.host_off, (uint32_t)(before.p - unwind), before.host_off, before.entry_rel};
+            marks[n] = (struct xlat_mark){.first = rec.host_off,
+                                          .entry_at = (uint32_t)(before.entry - unwind),
+                                          .entry_host = before.entry_host,
+                                          .other_at = (uint32_t)(before.other - unwind),
+                                          .other_host = before.other_host,
+                                          .entry_rel = before.entry_rel};
         n++;
     }
     return n;
 }
 
-bool xlat_unwind_marked(const uint8_t *unwind, uint32_t unwind_len, const struct xlat_mark *marks, uint32_t mark_count,
-                        uint32_t host_off, struct xlat_unwound *out)
+/* The last mark at or in front of host_off, or NULL. */
+static const struct xlat_mark *find_mark(const struct xlat_mark *marks, uint32_t count, uint32_t host_off)
 {
-    struct unwind_reader r;
-    uint32_t low = 0, high = mark_count; /* marks below low begin at or in front of host_off, those from high on behind it */
+    uint32_t low = 0, high = count; /* marks below low begin at or in front of host_off, those from high on behind it */
 
-    unwind_reader_init(&r, unwind, unwind_len);
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
 
@@ -172,35 +232,256 @@ bool xlat_unwind_marked(const uint8_t *unwind, uint32_t unwind_len, const struct
         else
             high = middle;
     }
-    if (low) {
-        r.p = unwind + marks[low - 1].at;
-        r.host_off = marks[low - 1].host_off;
-        r.entry_rel = marks[low - 1].entry_rel;
+    return low ? &marks[low - 1] : NULL;
+}
+
+bool xlat_unwind_marked(const uint8_t *unwind, uint32_t unwind_len, const struct xlat_mark *marks, uint32_t mark_count,
+                        uint32_t host_off, struct xlat_unwound *out)
+{
+    const struct xlat_mark *mark = find_mark(marks, mark_count, host_off);
+    uint32_t entry_host = 0, at_other = 0;
+    int32_t guest = 0;
+    struct streams s;
+
+    if (!open_streams(unwind, unwind_len, &s) || host_off >= s.code_len)
+        return false;
+    if (mark) { /* what covers host_off is behind it: nothing in front of it is looked for */
+        s.entry = unwind + mark->entry_at;
+        s.other = unwind + mark->other_at;
+        entry_host = mark->entry_host;
+        at_other = mark->other_host;
+        guest = mark->entry_rel;
     }
-    return find(&r, host_off, out);
+    bool has_entry = last_entry(&s, host_off, &entry_host, &guest);
+    const uint8_t *other = last_other(&s, host_off, &at_other);
+    if (other && (!has_entry || at_other >= entry_host)) {
+        read_other(other, guest, out);
+        return true;
+    }
+    *out = (struct xlat_unwound){.state = XLAT_AT, .guest_rel = guest};
+    return has_entry;
 }
 
 int32_t xlat_entry(const uint8_t *unwind, uint32_t unwind_len, uint32_t guest_off)
 {
-    struct unwind_reader r;
-    struct unwind_rec rec;
+    struct streams s;
+    uint32_t host = 0;
+    int32_t guest = 0;
 
-    unwind_reader_init(&r, unwind, unwind_len);
-    while (unwind_read(&r, &rec))
-        if (rec.entry && (uint32_t)rec.guest_rel == guest_off)
-            return (int32_t)rec.host_off;
+    if (!open_streams(unwind, unwind_len, &s))
+        return -1;
+    for (const uint8_t *p = s.entry; p < s.entry_end;) {
+        if (!read_entry(&p, s.entry_end, s.code_len, &host, &guest))
+            return -1;
+        if ((uint32_t)guest == guest_off)
+            return (int32_t)host;
+    }
     return -1;
 }
 
 void xlat_entries(const uint8_t *unwind, uint32_t unwind_len, int32_t entries[SCAN_PAGE_SIZE])
 {
-    struct unwind_reader r;
-    struct unwind_rec rec;
+    struct streams s;
+    uint32_t host = 0;
+    int32_t guest = 0;
 
     for (unsigned i = 0; i < SCAN_PAGE_SIZE; i++)
         entries[i] = -1;
-    unwind_reader_init(&r, unwind, unwind_len);
-    while (unwind_read(&r, &rec))
-        if (rec.entry && (uint32_t)rec.guest_rel < SCAN_PAGE_SIZE)
-            entries[rec.guest_rel] = (int32_t)rec.host_off;
+    if (!open_streams(unwind, unwind_len, &s))
+        return;
+    for (const uint8_t *p = s.entry; p < s.entry_end;) {
+        if (!read_entry(&p, s.entry_end, s.code_len, &host, &guest))
+            return;
+        if ((uint32_t)guest < SCAN_PAGE_SIZE)
+            entries[guest] = (int32_t)host;
+    }
+}
+
+/* -- The index
+ * ------------------------------------------------------------------------------------------------------ */
+
+enum { MARK = 0x80 };
+
+/* marks[]: MARK where there is an entry. Returns how many there are. */
+static unsigned index_marks(struct xlat_index *x, const uint8_t marks[SCAN_PAGE_SIZE])
+{
+    unsigned n = 0;
+
+    for (unsigned w = 0; w < SCAN_PAGE_SIZE / 64; w++) {
+        uint64_t has = 0;
+
+        for (unsigned i = 0; i < 4; i++) {
+            __m128i m = _mm_loadu_si128((const __m128i *)(const void *)(marks + 64 * w + 16 * i));
+            has |= (uint64_t)(unsigned)_mm_movemask_epi8(m) << 16 * i;
+        }
+        x->has[w] = has;
+        x->before[w] = (uint16_t)n;
+        n += xlat_index_bits(has);
+    }
+    return n;
+}
+
+bool xlat_index_make(const uint8_t *unwind, uint32_t unwind_len, uint32_t code_len, struct xlat_index *out, uint16_t *host)
+{
+    int32_t all[SCAN_PAGE_SIZE];
+    uint8_t marks[SCAN_PAGE_SIZE];
+    unsigned n = 0;
+
+    out->host = NULL;
+    if (code_len > XLAT_INDEX_CODE_MAX)
+        return false;
+    xlat_entries(unwind, unwind_len, all);
+    for (unsigned i = 0; i < SCAN_PAGE_SIZE; i++) {
+        marks[i] = all[i] < 0 ? 0 : MARK;
+        if (all[i] >= 0)
+            host[n++] = (uint16_t)all[i];
+    }
+    index_marks(out, marks);
+    out->host = host;
+    return true;
+}
+
+/* -- Checking
+ * ------------------------------------------------------------------------------------------------------ */
+
+uint32_t unwind_entry_bytes(const uint8_t *unwind, uint32_t len)
+{
+    struct streams s;
+
+    return open_streams(unwind, len, &s) ? (uint32_t)(s.entry_end - s.entry) : 0;
+}
+
+/* *first: host offset of the first one. */
+static bool check_entries(const struct streams *s, uint32_t *first, struct xlat_index *index, uint16_t *at)
+{
+    uint8_t marks[SCAN_PAGE_SIZE] = {0};
+    const uint8_t *p = s->entry;
+    uint32_t host = 0;
+    int32_t guest = 0;
+    unsigned n = 0;
+    bool in_order = s->code_len <= XLAT_INDEX_CODE_MAX;
+
+    while (p < s->entry_end) {
+        for (; p < s->entry_end && !(*p & UNWIND_LONG); p++) {
+            read_short(*p, &host, &guest);
+            if ((uint32_t)guest >= SCAN_PAGE_SIZE)
+                return false;
+            marks[guest] = MARK;
+            at[n++] = (uint16_t)host;
+        }
+        if (p < s->entry_end) {
+            int32_t last = n ? guest : -1;
+
+            if (!read_long(&p, s->entry_end, s->code_len, &host, &guest) || (uint32_t)guest >= SCAN_PAGE_SIZE)
+                return false;
+            in_order = in_order && guest > last;
+            marks[guest] = MARK;
+            at[n++] = (uint16_t)host;
+        }
+    }
+    *first = n ? at[0] : UINT32_MAX;
+    if ((n && host >= s->code_len) || index_marks(index, marks) != n)
+        return false;
+    index->host = in_order ? at : NULL;
+    return true;
+}
+
+static bool check_others(const struct streams *s, uint32_t *first)
+{
+    const uint8_t *p = s->other;
+    uint32_t host = 0;
+
+    *first = p < s->other_end && s->other_end - p >= (int)other_size(p) ? other_host(p) : UINT32_MAX;
+    while (s->other_end - p >= UNWIND_OTHER_SIZE) {
+        if (*p & UNWIND_WIDE) {
+            if (s->other_end - p < UNWIND_WIDE_SIZE || *p >> ARG_SHIFT)
+                return false;
+            host += get_4(p + 1) >> 8;
+            p += UNWIND_WIDE_SIZE;
+        } else {
+            host += p[1];
+            p += UNWIND_OTHER_SIZE;
+        }
+        if (host >= s->code_len)
+            return false;
+    }
+    return p == s->other_end;
+}
+
+bool unwind_check(const uint8_t *unwind, uint32_t len, uint32_t code_len, struct xlat_index *index, uint16_t *host)
+{
+    struct streams s;
+    uint32_t entry, other;
+
+    index->host = NULL;
+    return open_streams(unwind, len, &s) && s.code_len == code_len && check_entries(&s, &entry, index, host) &&
+           check_others(&s, &other) && (entry == 0 || other == 0);
+}
+
+/* -- Writing
+ * ------------------------------------------------------------------------------------------------------ */
+
+static unsigned write_leb(uint8_t *p, uint32_t v)
+{
+    unsigned n = 0;
+
+    for (; v >= 0x80; v >>= 7)
+        p[n++] = (uint8_t)(v | 0x80);
+    p[n++] = (uint8_t)v;
+    return n;
+}
+
+void unwind_begin(struct unwind_writer *w)
+{
+    w->entry_host = w->other_host = w->entry_len = 0;
+    w->entry_rel = 0;
+}
+
+static void put_entry(struct unwind_writer *w, const struct unwind_rec *rec)
+{
+    uint32_t host = rec->host_off - w->entry_host, guest = (uint32_t)rec->guest_rel - (uint32_t)w->entry_rel;
+    uint8_t *p = w->entry + w->entry_len;
+
+    w->entry_host = rec->host_off;
+    w->entry_rel = rec->guest_rel;
+    if (host < 16 && guest - 1 < 8) {
+        *p++ = (uint8_t)(host << 3 | (guest - 1));
+    } else {
+        *p++ = UNWIND_LONG;
+        p += write_leb(p, host);
+        p += write_leb(p, guest << 1 ^ -(guest >> 31));
+    }
+    w->entry_len = (uint32_t)(p - w->entry);
+}
+
+unsigned unwind_put(struct unwind_writer *w, uint8_t *p, const struct unwind_rec *rec)
+{
+    if (rec->entry) {
+        put_entry(w, rec);
+        return 0;
+    }
+    uint32_t host = rec->host_off - w->other_host;
+    int32_t guest = unwind_has_guest(rec->state) ? (int32_t)((uint32_t)rec->guest_rel - (uint32_t)w->entry_rel) : 0;
+    int arg = (int8_t)rec->arg;
+
+    w->other_host = rec->host_off;
+    if (host < 256 && guest == (int8_t)guest && arg >= -8 && arg < 8) {
+        p[0] = (uint8_t)((unsigned)arg << ARG_SHIFT | rec->state);
+        p[1] = (uint8_t)host;
+        p[2] = (uint8_t)guest;
+        return UNWIND_OTHER_SIZE;
+    }
+    p[0] = (uint8_t)(UNWIND_WIDE | rec->state);
+    put_4(p + 1, host << 8 | rec->arg);
+    put_4(p + 5, (uint32_t)guest);
+    return UNWIND_WIDE_SIZE;
+}
+
+uint32_t unwind_finish(const struct unwind_writer *w, uint8_t *out, uint32_t len, uint32_t code_len)
+{
+    memmove(out + UNWIND_HEAD + w->entry_len, out + UNWIND_HEAD, len);
+    memcpy(out + UNWIND_HEAD, w->entry, w->entry_len);
+    put_4(out, w->entry_len);
+    put_4(out + 4, code_len);
+    return UNWIND_HEAD + w->entry_len + len;
 }

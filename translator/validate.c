@@ -557,8 +557,7 @@ static bool mark_entries(struct check *c)
     while (unwind_read(&r, &rec)) {
         c->off = rec.host_off;
         if (rec.is_end)
-            return rec.host_off == c->v->code_len && r.p == r.end ? true
-                                                                  : refuse(c, "end of the unwind records");
+            return rec.host_off == c->v->code_len ? true : refuse(c, "end of the unwind records");
         if (rec.host_off >= c->v->code_len)
             return refuse(c, "unwind record outside the code");
         if (rec.entry)

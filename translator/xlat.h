@@ -30,7 +30,7 @@
  * [GOT register - some KiB or MiB]; a kernel its tables at [index + C1xxxxxxh], which wraps. A wrong guess ends in a guard. */
 #define XLAT_DISP_MIN (-(256 << 20))
 
-#define XLAT_VERSION 12u /* change it with anything that changes the bytes produced or their meaning */
+#define XLAT_VERSION 13u /* change it with anything that changes the bytes produced or their meaning */
 
 /* What the meaning of a page depends on beside its bytes: part of the cache key. */
 enum {
@@ -87,7 +87,7 @@ struct xlat_verso {
     uint32_t reloc_count, reloc_cap;
     struct xlat_link *links;
     uint32_t link_count, link_cap;
-    uint8_t *unwind; /* compact delta-coded records in order of host offset; decoded by the functions below only */
+    uint8_t *unwind; /* compact delta-coded records; decoded by the functions below only */
     uint32_t unwind_len, unwind_cap;
     void *block; /* NULL, or what the arrays lie in */
     uint32_t insn_count, emulated_count; /* guest instructions; those of them that leave through XLAT_STUB_EMULATE */
@@ -114,9 +114,9 @@ bool xlat_unwind(const uint8_t *unwind, uint32_t unwind_len, uint32_t host_off, 
  * XLAT_MARK_EVERY records); written only if cap suffices. xlat_unwind_marked(): as xlat_unwind(). Async-signal-safe. */
 #define XLAT_MARK_EVERY 32u
 struct xlat_mark {
-    uint32_t first;    /* host offset of the record behind the mark */
-    uint32_t at;       /* its place in the records */
-    uint32_t host_off; /* the reader's state there */
+    uint32_t first; /* host offset of the record behind the mark */
+    /* The reader's state there: places in the records, and what the last records in front of them say. */
+    uint32_t entry_at, entry_host, other_at, other_host;
     int32_t entry_rel;
 };
 uint32_t xlat_marks(const uint8_t *unwind, uint32_t unwind_len, struct xlat_mark *marks, uint32_t cap);
@@ -128,12 +128,39 @@ int32_t xlat_entry(const uint8_t *unwind, uint32_t unwind_len, uint32_t guest_of
 /* Fills entries[0..4095] with the host offset for each guest offset, or -1. */
 void xlat_entries(const uint8_t *unwind, uint32_t unwind_len, int32_t entries[SCAN_PAGE_SIZE]);
 
+/* The entries for many look-ups: the n-th in order of guest offset is at host[n]. */
+struct xlat_index {
+    uint64_t has[SCAN_PAGE_SIZE / 64];    /* a bit for each guest offset */
+    uint16_t before[SCAN_PAGE_SIZE / 64]; /* entries in front of these 64 */
+    const uint16_t *host;                 /* NULL: there is no index */
+};
+#define XLAT_INDEX_CODE_MAX UINT16_MAX /* longer code has none */
+/* Makes it from the records. host: room for SCAN_PAGE_SIZE, stays the caller's. False (and no index) if the code is too long. */
+bool xlat_index_make(const uint8_t *unwind, uint32_t unwind_len, uint32_t code_len, struct xlat_index *out, uint16_t *host);
+/* Bits set. (The compiler's own is a call of a table look-up where POPCNT may not be assumed.) */
+static inline uint32_t xlat_index_bits(uint64_t v)
+{
+    v -= v >> 1 & UINT64_C(0x5555555555555555);
+    v = (v & UINT64_C(0x3333333333333333)) + (v >> 2 & UINT64_C(0x3333333333333333));
+    return (uint32_t)(((v + (v >> 4)) & UINT64_C(0x0F0F0F0F0F0F0F0F)) * UINT64_C(0x0101010101010101) >> 56);
+}
+static inline uint32_t xlat_index_count(const struct xlat_index *x)
+{
+    unsigned last = SCAN_PAGE_SIZE / 64 - 1;
+    return x->before[last] + xlat_index_bits(x->has[last]);
+}
+/* As xlat_entry(). The index must be there. Async-signal-safe. */
+static inline int32_t xlat_index_find(const struct xlat_index *x, uint32_t guest_off)
+{
+    uint64_t has = x->has[guest_off >> 6], bit = UINT64_C(1) << (guest_off & 63);
+    return has & bit ? x->host[x->before[guest_off >> 6] + xlat_index_bits(has & (bit - 1))] : -1;
+}
+
 /* One flat, checked byte form of a verso (little-endian, sizes first), and back. serialize: returns the size needed; writes only
- * if cap suffices. deserialize: validates every size, offset and order; false on anything wrong (out then empty). entries (may be NULL):
- * [SCAN_PAGE_SIZE], filled like xlat_entries() does, with XLAT_NO_ENTRY for none; of no use if the code is not shorter than that. */
-#define XLAT_NO_ENTRY UINT16_MAX
+ * if cap suffices. deserialize: validates every size, offset and order; false on anything wrong (out then empty). index (may be NULL): made if
+ * it costs nothing (index->host is NULL otherwise); its array belongs to out. */
 size_t xlat_serialize(const struct xlat_verso *v, uint8_t *buf, size_t cap);
-bool xlat_deserialize(const uint8_t *buf, size_t len, struct xlat_verso *out, uint16_t *entries)
+bool xlat_deserialize(const uint8_t *buf, size_t len, struct xlat_verso *out, struct xlat_index *index)
     __attribute__((warn_unused_result));
 
 /* Everything beside recto and mode that the bytes depend on: XLAT_VERSION, SCAN_VERSION, CPU model, cache-relevant options. */

@@ -51,9 +51,7 @@ static void touch(const uint8_t *p, size_t n)
         sink ^= p[n - 1];
 }
 
-static uint16_t host_offsets[SCAN_PAGE_SIZE];
-
-static const char *check_verso(const struct xlat_verso *v)
+static const char *check_verso(const struct xlat_verso *v, const struct xlat_index *index)
 {
     static int32_t all[SCAN_PAGE_SIZE];
     char why[200];
@@ -73,6 +71,9 @@ static const char *check_verso(const struct xlat_verso *v)
         if (all[i] >= (int32_t)v->code_len ||
             (all[i] >= 0 && xlat_entry(v->unwind, v->unwind_len, i) != all[i]))
             return "an entry outside the code passed";
+    for (unsigned i = 0; index->host && i < SCAN_PAGE_SIZE; i++)
+        if (xlat_index_find(index, i) != all[i])
+            return "an index that differs from the entries";
     (void)xlat_validate(v, why, sizeof(why));
     return NULL;
 }
@@ -80,8 +81,9 @@ static const char *check_verso(const struct xlat_verso *v)
 static const char *read_verso(const uint8_t *p, size_t n, bool *ok)
 {
     struct xlat_verso v;
-    *ok = xlat_deserialize(p, n, &v, host_offsets);
-    const char *wrong = *ok ? check_verso(&v) : NULL;
+    struct xlat_index index;
+    *ok = xlat_deserialize(p, n, &v, &index);
+    const char *wrong = *ok ? check_verso(&v, &index) : NULL;
     xlat_verso_free(&v);
     return wrong;
 }
@@ -95,6 +97,7 @@ static const char *read_record(const uint8_t *p, size_t n, bool *ok)
     static uint8_t raw[1u << 18];
     struct cache_record r;
     struct xlat_verso v;
+    struct xlat_index index;
     if (n > sizeof(raw) || n < CACHE_RAW_MIN)
         return NULL;
     memcpy(raw, p, n);
@@ -107,8 +110,8 @@ static const char *read_record(const uint8_t *p, size_t n, bool *ok)
     if (r.verso + r.verso_len > raw + n)
         return "a verso outside its record passed";
     const char *wrong = NULL;
-    if (xlat_deserialize(r.verso, r.verso_len, &v, host_offsets))
-        wrong = check_verso(&v);
+    if (xlat_deserialize(r.verso, r.verso_len, &v, &index))
+        wrong = check_verso(&v, &index);
     xlat_verso_free(&v);
     return wrong;
 }

@@ -232,6 +232,8 @@ END_TEST
 START_TEST(serialized_verso_read_back_is_equal)
 {
     struct xlat_verso a, b;
+    struct xlat_index index;
+    int32_t entries[4096];
     size_t size;
     uint8_t *x, *y;
 
@@ -242,7 +244,13 @@ START_TEST(serialized_verso_read_back_is_equal)
     y = malloc(size);
     ck_assert_uint_eq(xlat_serialize(&a, x, size - 1), size);
     ck_assert_uint_eq(xlat_serialize(&a, x, size), size);
-    ck_assert(xlat_deserialize(x, size, &b, NULL));
+    ck_assert(xlat_deserialize(x, size, &b, &index));
+    xlat_entries(a.unwind, a.unwind_len, entries);
+    ck_assert_ptr_nonnull(index.host);
+    for (unsigned off = 0; off < 4096; off++)
+        EXPECT(xlat_index_find(&index, off) == entries[off]);
+    ck_assert_uint_eq(a.link_count, b.link_count);
+    ck_assert_mem_eq(a.links, b.links, a.link_count * sizeof *a.links);
     ck_assert_uint_eq(xlat_serialize(&b, y, size), size);
     ck_assert_mem_eq(x, y, size);
     ck_assert_uint_eq(b.mode, XLAT_MODE_USER);
@@ -250,6 +258,107 @@ START_TEST(serialized_verso_read_back_is_equal)
     free(x);
     free(y);
     xlat_verso_free(&a);
+}
+END_TEST
+
+/* -- Unwind records by themselves
+ * ------------------------------------------------------------------------------------------------------ */
+
+enum { RECORDS = 400 };
+static struct unwind_writer writer;
+static uint8_t unwind_bytes[UNWIND_HEAD + RECORDS * (UNWIND_WIDE_SIZE + UNWIND_ENTRY_MAX)];
+
+/* Records of every form: most deltas small, some that need the wide forms. */
+static uint32_t make_records(struct unwind_rec rec[RECORDS], uint32_t *code_len)
+{
+    static const enum xlat_state state[] = {XLAT_AT,   XLAT_AT_R8,  XLAT_AT_R8_RCX9, XLAT_AT_RCX9,
+                                            XLAT_XCHG, XLAT_STRING, XLAT_AT_ESP,     XLAT_RETRY};
+    uint32_t host = 0, guest = 0, len = 0;
+
+    unwind_begin(&writer);
+    for (unsigned n = 0; n < RECORDS; n++) {
+        struct unwind_rec *r = &rec[n];
+
+        *r = (struct unwind_rec){.host_off = host, .entry = next_random() % 2 && guest < 4000};
+        if (r->entry) {
+            guest += 1 + next_random() % (n % 8 ? 8 : 20);
+            r->guest_rel = (int32_t)guest;
+        } else {
+            r->state = state[next_random() % 8];
+            r->arg = (uint8_t)(r->state == XLAT_AT_ESP ? next_random() : r->state == XLAT_XCHG ? next_random() % 4 : 0);
+            if (unwind_has_guest(r->state))
+                r->guest_rel = (int32_t)(n % 8 ? guest + next_random() % 16 : next_random());
+        }
+        len += unwind_put(&writer, unwind_bytes + UNWIND_HEAD + len, r);
+        host += 1 + next_random() % (n % 16 ? 12 : 500);
+    }
+    *code_len = host;
+    return unwind_finish(&writer, unwind_bytes, len, host);
+}
+
+START_TEST(unwind_records_written_are_read_back_and_found)
+{
+    static struct unwind_rec rec[RECORDS];
+    static uint16_t host[4096];
+    struct xlat_index index;
+
+    for (uint32_t seed = 1; seed < 200; seed += 7) {
+        struct unwind_reader r;
+        struct unwind_rec got;
+        struct xlat_unwound u;
+        uint32_t code_len, len;
+
+        seed_state = seed;
+        len = make_records(rec, &code_len);
+        ck_assert(unwind_check(unwind_bytes, len, code_len, &index, host));
+        ck_assert(!unwind_check(unwind_bytes, len, code_len + 1, &index, host));
+        ck_assert(!unwind_check(unwind_bytes, len - 1, code_len, &index, host));
+        unwind_reader_init(&r, unwind_bytes, len);
+        for (unsigned n = 0; n < RECORDS; n++) {
+            ck_assert(unwind_read(&r, &got));
+            EXPECT(got.host_off == rec[n].host_off && got.guest_rel == rec[n].guest_rel && got.state == rec[n].state &&
+                   got.arg == rec[n].arg && got.entry == rec[n].entry && !got.is_end);
+            ck_assert(xlat_unwind(unwind_bytes, len, (n + 1 < RECORDS ? rec[n + 1].host_off : code_len) - 1, &u));
+            EXPECT(u.state == rec[n].state && u.guest_rel == rec[n].guest_rel && u.arg == rec[n].arg);
+            if (rec[n].entry)
+                EXPECT(xlat_entry(unwind_bytes, len, (uint32_t)rec[n].guest_rel) == (int32_t)rec[n].host_off);
+        }
+        ck_assert(unwind_read(&r, &got) && got.is_end && got.host_off == code_len);
+        ck_assert(!unwind_read(&r, &got));
+        ck_assert(!xlat_unwind(unwind_bytes, len, code_len, &u));
+    }
+}
+END_TEST
+
+static bool check_entries_at(const int32_t *guest, const uint32_t *host, unsigned n, struct xlat_index *index)
+{
+    static uint16_t offsets[4096];
+
+    unwind_begin(&writer);
+    for (unsigned i = 0; i < n; i++)
+        (void)unwind_put(&writer, NULL, &(struct unwind_rec){.host_off = host[i], .guest_rel = guest[i], .entry = true});
+    return unwind_check(unwind_bytes, unwind_finish(&writer, unwind_bytes, 0, 100), 100, index, offsets);
+}
+
+START_TEST(unwind_entries_twice_or_outside_are_refused)
+{
+    static const uint32_t host[] = {0, 10, 20}, late[] = {1, 10, 20}, outside[] = {0, 10, 100};
+    static const int32_t plain[] = {0, 5, 9}, back[] = {0, 9, 5}, twice[] = {0, 5, 5}, again[] = {5, 9, 5}, beyond[] = {0, 5, 4096},
+                         before[] = {0, 5, -1};
+    struct xlat_index index;
+
+    ck_assert(check_entries_at(plain, host, 3, &index));
+    ck_assert_int_eq(xlat_index_find(&index, 9), 20);
+    ck_assert_int_eq(xlat_index_find(&index, 8), -1);
+    ck_assert(check_entries_at(back, host, 3, &index)); /* overlapping instructions: right, but not indexed in passing */
+    ck_assert_ptr_null(index.host);
+    ck_assert(!check_entries_at(twice, host, 3, &index));
+    ck_assert(!check_entries_at(again, host, 3, &index));
+    ck_assert(!check_entries_at(beyond, host, 3, &index));
+    ck_assert(!check_entries_at(before, host, 3, &index));
+    ck_assert(!check_entries_at(plain, late, 3, &index));
+    ck_assert(!check_entries_at(plain, outside, 3, &index));
+    ck_assert(!check_entries_at(plain, host, 0, &index));
 }
 END_TEST
 
@@ -425,18 +534,17 @@ static const struct hostile hostile[] = {
 
 static bool validate_bytes(const char *bytes, size_t len, char *why, size_t why_size)
 {
+    static struct unwind_writer w;
     uint8_t code[64], unwind[64];
-    uint32_t host = 0;
-    int32_t entry = 0;
-    struct unwind_rec first = {.entry = true}, end = {.state = XLAT_RETRY, .is_end = true};
+    struct unwind_rec first = {.entry = true};
     struct xlat_verso v = {.code = code, .unwind = unwind};
 
     memcpy(code, bytes, len);
     memcpy(code + len, "\x41\xFF\x65\x00", 4); /* jmp [r13]: a proper end */
     v.code_len = (uint32_t)len + 4;
-    v.unwind_len = unwind_write(unwind, &first, &host, &entry);
-    end.host_off = v.code_len;
-    v.unwind_len += unwind_write(unwind + v.unwind_len, &end, &host, &entry);
+    unwind_begin(&w);
+    (void)unwind_put(&w, unwind, &first);
+    v.unwind_len = unwind_finish(&w, unwind, 0, v.code_len);
     return xlat_validate(&v, why, why_size);
 }
 
@@ -633,6 +741,8 @@ static Suite *suite(void)
     tcase_add_loop_test(t, translate_twice_into_used_verso_gives_same_bytes, 0, OPTIONS);
     tcase_add_loop_test(t, serialized_verso_read_back_is_equal, 0, OPTIONS);
     tcase_add_test(t, serialized_verso_cut_or_extended_is_refused);
+    tcase_add_test(t, unwind_records_written_are_read_back_and_found);
+    tcase_add_test(t, unwind_entries_twice_or_outside_are_refused);
     tcase_add_test(t, serialized_verso_damaged_never_crashes);
     tcase_add_loop_test(t, validator_on_translated_pages_accepts, 0, OPTIONS);
     tcase_add_loop_test(t, validator_on_hostile_code_refuses, 0, (int)(sizeof hostile / sizeof hostile[0]));
