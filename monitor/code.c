@@ -681,31 +681,15 @@ static uint32_t thunk_get(struct machine *m, struct inst *in, uint32_t eip, uint
  * -----------------------------------------------------------------------------------------------------------
  */
 
-/* Bit n of the result: byte n of the 16 has attribute `bit_number`. */
-static uint16_t attr_bits(__m128i attr, int bit_number)
+/* What is kept of the attribute map. */
+static void note_attr(struct page_code *pc, const uint8_t planes[SCAN_PAGE_SIZE])
 {
-    return (uint16_t)_mm_movemask_epi8(_mm_sll_epi16(attr, _mm_cvtsi32_si128(7 - bit_number)));
-}
-
-static void put_bits(uint8_t *map, unsigned i, uint16_t bits)
-{
-    map[i >> 3] |= (uint8_t)bits;
-    map[(i >> 3) + 1] |= (uint8_t)(bits >> 8);
-}
-
-_Static_assert(SCAN_ATTR_INSIDE == 1 << 0 && SCAN_ATTR_START == 1 << 1 && SCAN_ATTR_ENTRY == 1 << 3 && SCAN_ATTR_STRADDLE == 1 << 5,
-               "the bit numbers below");
-
-/* The attribute map as bit maps, sixteen bytes at once: it is done for each page loaded. */
-static void note_attr(struct page_code *pc, const uint8_t *attr)
-{
-    for (unsigned i = 0; i < SCAN_PAGE_SIZE; i += 16) {
-        __m128i a = _mm_loadu_si128((const __m128i *)(const void *)(attr + i));
-        uint16_t start = attr_bits(a, 1);
-        put_bits(pc->covered, i, start | attr_bits(a, 0));
-        put_bits(pc->start, i, start);
-        put_bits(pc->entry, i, attr_bits(a, 3));
-        put_bits(pc->straddle, i, attr_bits(a, 5));
+    const uint8_t *inside = scan_attr_plane(planes, SCAN_ATTR_INSIDE), *entry = scan_attr_plane(planes, SCAN_ATTR_ENTRY);
+    memcpy(pc->start, scan_attr_plane(planes, SCAN_ATTR_START), sizeof(pc->start));
+    memcpy(pc->straddle, scan_attr_plane(planes, SCAN_ATTR_STRADDLE), sizeof(pc->straddle));
+    for (unsigned i = 0; i < SCAN_PLANE_SIZE; i++) {
+        pc->covered[i] = pc->start[i] | inside[i];
+        pc->entry[i] |= entry[i];
     }
     /* A straddling instruction begins in the last bytes and covers all that follow. */
     for (unsigned i = SCAN_PAGE_SIZE - SCAN_INSN_MAX_LEN; i < SCAN_PAGE_SIZE; i++)
@@ -788,7 +772,7 @@ static bool load_page(struct machine *m, struct page_code *pc, const uint8_t *re
     return true;
 }
 
-static void store_page(struct machine *m, const struct page_code *pc)
+static void store_page(struct machine *m, const struct page_code *pc, const uint8_t planes[SCAN_PAGE_SIZE])
 {
     static _Thread_local uint8_t *buf;
     static _Thread_local size_t cap;
@@ -809,7 +793,7 @@ static void store_page(struct machine *m, const struct page_code *pc)
             sensitive += m->scan->class_count[c];
     struct cache_key key = key_of(m, pc);
     struct cache_record rec = {m->vm.ram + (uint64_t)pc->pfn * PAGE_SIZE_,
-                               m->scan->attr,
+                               planes,
                                buf,
                                (uint32_t)need,
                                m->scan->count,
@@ -817,7 +801,9 @@ static void store_page(struct machine *m, const struct page_code *pc)
     cache_put_later(m->cfg->cache, &key, &rec);
 }
 
-static bool translate_page(struct machine *m, struct page_code *pc, const uint8_t *recto, uint32_t off)
+/* planes: filled. */
+static bool translate_page(struct machine *m, struct page_code *pc, const uint8_t *recto, uint32_t off,
+                           uint8_t planes[SCAN_PAGE_SIZE])
 {
     uint16_t entries[SCAN_PAGE_SIZE];
     size_t n = 0;
@@ -826,9 +812,6 @@ static bool translate_page(struct machine *m, struct page_code *pc, const uint8_
     for (unsigned i = 0; i < SCAN_PAGE_SIZE; i++)
         if (bit(pc->entry, i))
             entries[n++] = (uint16_t)i;
-    memset(pc->start, 0, sizeof(pc->start));
-    memset(pc->covered, 0, sizeof(pc->covered));
-    memset(pc->straddle, 0, sizeof(pc->straddle));
     scan_page(recto, 32, entries, n, m->scan);
     for (unsigned i = 0; i < m->scan->count; i++)
         if (bit(pc->emulate, m->scan->insn[i].off)) {
@@ -838,7 +821,8 @@ static bool translate_page(struct machine *m, struct page_code *pc, const uint8_
             m->scan->insn[i].hint = (uint8_t)hint_of(pc, m->scan->insn[i].off);
             pc->forced = true;
         }
-    note_attr(pc, m->scan->attr);
+    scan_attr_split(m->scan->attr, planes);
+    note_attr(pc, planes);
     return xlat_translate(m->scan, pc->mode, m->options, &pc->verso) == XLAT_OK;
 }
 
@@ -894,7 +878,8 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
     if (!stored) {
         uint64_t t = machine_cpu_ns();
         vm_doing(&m->vm, RUN_DOING_TRANSLATE);
-        bool made = translate_page(m, pc, recto, off);
+        uint8_t planes[SCAN_PAGE_SIZE];
+        bool made = translate_page(m, pc, recto, off, planes);
         vm_doing(&m->vm, was);
         if (!made) {
             page_code_free(pc);
@@ -907,7 +892,7 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
             TRACE(m, PAGE_MISS, (uint64_t)pfn * PAGE_SIZE_, TRACE_WHY_RESCAN);
         TRACE(m, PAGE_SCAN, (uint64_t)pfn * PAGE_SIZE_, pc->verso.insn_count, pc->verso.code_len);
         if (cached && !m->cfg->cache_readonly && !pc->forced)
-            store_page(m, pc);
+            store_page(m, pc, planes);
     }
     vm_doing(&m->vm, was);
     enter_page(m, pc);

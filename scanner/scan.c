@@ -16,6 +16,7 @@
  */
 #include "scanner/scan.h"
 
+#include <emmintrin.h>
 #include <string.h>
 
 /* Sixteen zero bytes decode as eight `add [eax], al`: padding or data, never code worth translating. */
@@ -276,4 +277,26 @@ enum scan_decode_status scan_unit(const uint8_t *bytes, size_t avail, unsigned o
     add(out, off);
     out->unit = true;
     return SCAN_OK;
+}
+
+void scan_attr_split(const uint8_t attr[SCAN_PAGE_SIZE], uint8_t planes[SCAN_PAGE_SIZE])
+{
+    for (unsigned i = 0; i < SCAN_PAGE_SIZE; i += 16) {
+        __m128i a = _mm_loadu_si128((const __m128i *)(const void *)(attr + i));
+
+        for (unsigned b = 8; b--; a = _mm_add_epi8(a, a)) { /* the topmost bit of each byte, then the next */
+            unsigned bits = (unsigned)_mm_movemask_epi8(a);
+            planes[SCAN_PLANE_SIZE * b + i / 8] = (uint8_t)bits;
+            planes[SCAN_PLANE_SIZE * b + i / 8 + 1] = (uint8_t)(bits >> 8);
+        }
+    }
+}
+
+void scan_attr_join(const uint8_t planes[SCAN_PAGE_SIZE], uint8_t attr[SCAN_PAGE_SIZE])
+{
+    for (unsigned n = 0; n < SCAN_PAGE_SIZE; n++) {
+        attr[n] = 0;
+        for (unsigned b = 0; b < 8; b++)
+            attr[n] |= (uint8_t)((planes[SCAN_PLANE_SIZE * b + n / 8] >> n % 8 & 1) << b);
+    }
 }

@@ -134,6 +134,17 @@ void scan_page(const uint8_t recto[SCAN_PAGE_SIZE], unsigned bits, const uint16_
  * scan_decode(); on SCAN_OK out->unit is true and out->insn[0] the instruction. */
 enum scan_decode_status scan_unit(const uint8_t *bytes, size_t avail, unsigned off, unsigned bits, struct scan_page *out);
 
+/* The attribute map as bit planes, as records hold it: attribute bit b of offset n is bit n % 8 of planes[SCAN_PLANE_SIZE * b + n / 8]. Of the
+ * same size, but most planes are nearly empty: a record unpacks faster and no page loaded has to be gone through byte by byte. */
+#define SCAN_PLANE_SIZE (SCAN_PAGE_SIZE / 8)
+void scan_attr_split(const uint8_t attr[SCAN_PAGE_SIZE], uint8_t planes[SCAN_PAGE_SIZE]);
+void scan_attr_join(const uint8_t planes[SCAN_PAGE_SIZE], uint8_t attr[SCAN_PAGE_SIZE]);
+/* The plane of one attribute (one bit of SCAN_ATTR_*). */
+static inline const uint8_t *scan_attr_plane(const uint8_t planes[SCAN_PAGE_SIZE], unsigned attr)
+{
+    return planes + SCAN_PLANE_SIZE * (unsigned)__builtin_ctz(attr);
+}
+
 const char *scan_class_name(enum scan_class c); /* short name, e.g. "pushf" */
 const char *scan_class_text(enum scan_class c); /* one line of meaning */
 bool scan_class_sensitive(enum scan_class c);

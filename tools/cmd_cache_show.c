@@ -25,6 +25,7 @@ struct show {
     struct xlat_verso verso;
     struct listing listing;
     struct cache_buf buf;
+    uint8_t attr[SCAN_PAGE_SIZE];
 };
 
 static void show_json(const struct show *s, const struct options *o)
@@ -41,7 +42,7 @@ static void show_json(const struct show *s, const struct options *o)
     if (!o->no_map) {
         char map[SCAN_PAGE_SIZE + 1];
         for (unsigned i = 0; i < SCAN_PAGE_SIZE; i++)
-            map[i] = listing_attr_char(s->rec.attr[i]);
+            map[i] = listing_attr_char(s->attr[i]);
         map[SCAN_PAGE_SIZE] = 0;
         json_string(&j, "attribute_map", map);
     }
@@ -60,7 +61,7 @@ static void show_text(const struct show *s, const struct options *o)
            s->rec.insn_count, s->rec.sensitive_count, s->verso.emulated_count, s->verso.code_len,
            s->verso.reloc_count, s->verso.link_count, s->verso.unwind_len);
     if (!o->no_map)
-        listing_map(stdout, s->rec.attr);
+        listing_map(stdout, s->attr);
     if (!o->no_code)
         listing_code(stdout, &s->listing, LISTING_ALL, 0);
 }
@@ -85,6 +86,7 @@ static int show_key(struct cache *c, const struct options *o, struct show *s)
         xlat_verso_free(&s->verso);
         return STATUS_DIFFERS;
     }
+    scan_attr_join(s->rec.attr, s->attr);
     s->listing.recto = s->rec.recto;
     s->listing.code = s->verso.code;
     s->listing.code_len = s->verso.code_len;

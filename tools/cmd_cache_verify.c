@@ -123,16 +123,19 @@ static enum verdict derive(struct checker *k, const struct cache_key *key, const
                            uint32_t xopt, char *why, size_t why_size)
 {
     uint16_t entries[SCAN_PAGE_SIZE];
+    uint8_t planes[SCAN_PAGE_SIZE];
+    const uint8_t *entry = scan_attr_plane(r->attr, SCAN_ATTR_ENTRY);
     size_t n = 0, len;
     uint64_t lo, hi;
     cache_hash_page(r->recto, &lo, &hi);
     if (lo != key->hash_lo || hi != key->hash_hi)
         return VERDICT_REFUSED;
     for (unsigned i = 0; i < SCAN_PAGE_SIZE; i++)
-        if (r->attr[i] & SCAN_ATTR_ENTRY)
+        if (entry[i / 8] >> i % 8 & 1)
             entries[n++] = (uint16_t)i;
     scan_page(r->recto, 32, entries, n, k->scan);
-    if (memcmp(k->scan->attr, r->attr, SCAN_PAGE_SIZE))
+    scan_attr_split(k->scan->attr, planes);
+    if (memcmp(planes, r->attr, SCAN_PAGE_SIZE))
         return VERDICT_ATTRIBUTES;
     if (xlat_translate(k->scan, key->mode, xopt, &k->made) != XLAT_OK || !serialized(k, &len))
         return VERDICT_FAILED;

@@ -88,22 +88,23 @@ static bool merge_stored(struct worker *k, struct gather_page *p)
     if (!cache_has(k->w->cache, &p->key) ||
         cache_get(k->w->cache, &p->key, p->recto, &k->buf, &r, &why) != CACHE_OK)
         return false;
+    const uint8_t *stored_entry = scan_attr_plane(r.attr, SCAN_ATTR_ENTRY);
     bool all = true;
     for (uint32_t i = 0; i < p->entry_count; i++)
-        all = all && (r.attr[p->entries[i]] & SCAN_ATTR_ENTRY);
+        all = all && (stored_entry[p->entries[i] / 8] >> p->entries[i] % 8 & 1);
     p->insns = r.insn_count;
     if (all)
         return true;
     unsigned stored = 0;
     for (unsigned i = 0; i < SCAN_PAGE_SIZE; i++)
-        stored += (r.attr[i] & SCAN_ATTR_ENTRY) != 0;
+        stored += stored_entry[i / 8] >> i % 8 & 1;
     uint16_t *e = realloc(p->entries, (p->entry_count + stored) * sizeof(*e));
     if (!e)
         return false;
     p->entries = e;
     p->entry_cap = p->entry_count + stored;
     for (unsigned i = 0; i < SCAN_PAGE_SIZE; i++)
-        if (r.attr[i] & SCAN_ATTR_ENTRY)
+        if (stored_entry[i / 8] >> i % 8 & 1)
             p->entries[p->entry_count++] = (uint16_t)i;
     return false;
 }
@@ -148,7 +149,7 @@ static struct job *make_job(struct worker *k, struct gather_page *p)
     for (unsigned c = 0; c < SCAN_CLASS_COUNT; c++)
         if (scan_class_sensitive((enum scan_class)c))
             j->sensitive += k->scan->class_count[c];
-    memcpy(j->attr, k->scan->attr, sizeof(j->attr));
+    scan_attr_split(k->scan->attr, j->attr);
     return j;
 }
 

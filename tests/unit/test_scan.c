@@ -326,6 +326,18 @@ END_TEST
 /* -- Pages of every kind
  * ------------------------------------------------------------------------------------------------ */
 
+static void check_planes(const struct scan_page *p)
+{
+    uint8_t planes[SCAN_PAGE_SIZE], back[SCAN_PAGE_SIZE];
+
+    scan_attr_split(p->attr, planes);
+    for (unsigned attr = SCAN_ATTR_INSIDE; attr <= SCAN_ATTR_SWEPT; attr <<= 1)
+        for (unsigned off = 0; off < SCAN_PAGE_SIZE; off++)
+            EXPECT((scan_attr_plane(planes, attr)[off / 8] >> off % 8 & 1) == !!(p->attr[off] & attr), "attribute %02x of %u", attr, off);
+    scan_attr_join(planes, back);
+    ck_assert_mem_eq(back, p->attr, sizeof back);
+}
+
 static uint64_t next_random(uint64_t *state) /* xorshift64* */
 {
     *state ^= *state >> 12;
@@ -372,6 +384,7 @@ START_TEST(scan_random_pages_keep_invariants_and_repeat)
         memset(&other, (int)i, sizeof other); /* a used arena must not show through */
         scan_page(recto, bits, entries, n, &other);
         check_equal(&page, &other);
+        check_planes(&page);
     }
 }
 END_TEST
