@@ -27,6 +27,7 @@
 #define RUN_SUPERVISOR 64u /* pages mapped at once at most, beside the faulting one */
 #define RUN_USER       16u
 #define CHUNK_FLIPS    8u
+#define MOVE_MAX       8u /* pages that one comparison of a table maps anew: many at once are a new use of the address space */
 
 /* Bits of a paging entry whose change makes a mapping wrong: P, R/W, U/S, PS, frame, NX. Accessed and dirty
  * only when they were cleared. */
@@ -388,6 +389,31 @@ static void apply_change(struct machine *m, struct window *w, struct region *r, 
     drop_range(m, w, r, first, last);
 }
 
+/* The page of user code shows another frame now, with A (and, to be written, D) set as for one that has been reached: most likely it is about
+ * to be (a copy on write). Mapped in place, instead of being dropped and mapped at the next fault. False: to be dropped. */
+static bool move_page(struct machine *m, struct window *w, struct region *r, unsigned page, uint64_t e)
+{
+    uint32_t lin = (r->index * REGION_PAGES + page) * PAGE_SIZE_;
+    struct mmu_page p;
+    if (!w->user || m->stepping || (r->state[page] & PAGE_EXEC) || !(r->state[page] & (PAGE_READ | PAGE_WRITE)) || !(e & ENTRY_A) ||
+        debug_watches_page(m->debug, lin) || !mmu_probe(&m->vm, gva(lin), &p) || !p.user || !p.accessed)
+        return false;
+    uint32_t pfn = vm_frame(&m->vm, p.page.v, false);
+    if (pfn == VM_NO_FRAME)
+        return false;
+    bool write = may_write(m, w, &p, pfn);
+    COUNT(m, MMAPS);
+    if (mmap(w->base + lin, PAGE_SIZE_, write ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED | MAP_FIXED | MAP_POPULATE, m->ram_fd,
+             (off_t)pfn * PAGE_SIZE_) == MAP_FAILED)
+        return false;
+    COUNT(m, MOVE_COMPARE);
+    rmap_remove(m, r, page);
+    r->pfn[page] = pfn;
+    rmap_add(m, r, page, pfn);
+    r->state[page] = write ? PAGE_READ | PAGE_WRITE : PAGE_READ;
+    return true;
+}
+
 static void compare_half(struct machine *m, struct window *w, struct region *r, unsigned half, bool pae)
 {
     unsigned pages = pae ? 512 : 1024, first = half * pages;
@@ -409,6 +435,7 @@ static void compare_half(struct machine *m, struct window *w, struct region *r, 
     if (r->copy[half] && r->table_gpa[half] == table && !memcmp(r->copy[half], now, PAGE_SIZE_))
         return;
     enum change run = KEEP;
+    unsigned moved = 0;
     unsigned begin = first, last = first; /* pages [begin, last) are to be changed likewise */
     for (unsigned i = first; i < first + pages; i++) {
         if (!r->state[i]) {
@@ -420,6 +447,10 @@ static void compare_half(struct machine *m, struct window *w, struct region *r, 
         }
         uint64_t e = pae ? ((const uint64_t *)(const void *)now)[i - first] : ((const uint32_t *)(const void *)now)[i - first];
         enum change c = change_of(m, w, r, i, e);
+        if (c == DROP && moved < MOVE_MAX && move_page(m, w, r, i, e)) {
+            moved++;
+            c = KEEP;
+        }
         if (c == DROP)
             COUNT(m, DROP_COMPARE);
         else
