@@ -52,7 +52,8 @@ struct region {
     uint32_t next_free;
     uint64_t pde[2];       /* directory entries seen (PAE: two of 2 MiB) */
     uint64_t table_gpa[2]; /* the page table behind each, or ~0 */
-    uint8_t *copy[2];      /* its contents when last compared */
+    uint8_t *copy[2];      /* its contents when last compared, in the bounds below */
+    uint16_t first[2], last[2]; /* pages with state != 0 are in [first, last) of each; a process uses little of its page tables */
 };
 
 struct window {
@@ -60,6 +61,7 @@ struct window {
     bool live, user;
     bool stale; /* paging entries may have changed since it was last compared */
     uint32_t cr3;
+    uint16_t next_by_cr3; /* of those with the same slot in window_by_cr3[]; 0: none */
     uint64_t used_at; /* for eviction */
     uint64_t *ibtc;
     uint32_t ibtc_mask;
@@ -241,7 +243,7 @@ struct machine {
     /* windows */
     struct window *window; /* [WINDOW_MAX] */
     unsigned window_count; /* those behind it have never been used */
-    uint16_t window_by_cr3[WINDOW_BY_CR3]; /* where to look first */
+    uint16_t window_by_cr3[WINDOW_BY_CR3]; /* the first user window of those whose CR3 has this slot; 0: none */
     struct window *current;
     struct window *last_user; /* the user window last selected */
     struct window *data;      /* the user window of the present CR3, if there is one */

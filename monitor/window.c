@@ -297,6 +297,8 @@ static struct region *region_get(struct machine *m, struct window *w, uint32_t i
     r->index = index;
     r->pde[0] = r->pde[1] = 0;
     r->table_gpa[0] = r->table_gpa[1] = ~0ull;
+    for (unsigned half = 0; half < 2; half++)
+        r->first[half] = REGION_PAGES, r->last[half] = 0;
     w->region[index] = r;
     w->region_list[w->region_count++] = (uint16_t)index;
     return r;
@@ -414,6 +416,19 @@ static bool move_page(struct machine *m, struct window *w, struct region *r, uns
     return true;
 }
 
+/* Puts the bounds where pages are; false: there are none any more. */
+static bool narrow(struct region *r, unsigned half)
+{
+    unsigned first = r->first[half], last = r->last[half];
+    while (first < last && !r->state[first])
+        first++;
+    while (first < last && !r->state[last - 1])
+        last--;
+    r->first[half] = (uint16_t)(first < last ? first : REGION_PAGES);
+    r->last[half] = (uint16_t)(first < last ? last : 0);
+    return first < last;
+}
+
 static void compare_half(struct machine *m, struct window *w, struct region *r, unsigned half, bool pae)
 {
     unsigned pages = pae ? 512 : 1024, first = half * pages;
@@ -431,13 +446,17 @@ static void compare_half(struct machine *m, struct window *w, struct region *r, 
     uint64_t table = pde & 0xFFFFFF000ull;
     if (table + PAGE_SIZE_ > m->vm.ram_bytes)
         return;
+    if (r->first[half] >= r->last[half])
+        return;
     const uint8_t *now = m->vm.ram + table;
-    if (r->copy[half] && r->table_gpa[half] == table && !memcmp(r->copy[half], now, PAGE_SIZE_))
+    unsigned size = PAGE_SIZE_ / pages, from = (r->first[half] - first) * size;
+    if (r->copy[half] && r->table_gpa[half] == table &&
+        !memcmp(r->copy[half] + from, now + from, (r->last[half] - r->first[half]) * size))
         return;
     enum change run = KEEP;
     unsigned moved = 0;
     unsigned begin = first, last = first; /* pages [begin, last) are to be changed likewise */
-    for (unsigned i = first; i < first + pages; i++) {
+    for (unsigned i = r->first[half]; i < r->last[half]; i++) {
         if (!r->state[i]) {
             if (run != DROP && run != KEEP) {
                 apply_change(m, w, r, run, begin, last);
@@ -465,10 +484,11 @@ static void compare_half(struct machine *m, struct window *w, struct region *r, 
     apply_change(m, w, r, run, begin, last);
     if (!r->copy[half])
         r->copy[half] = malloc(PAGE_SIZE_);
-    if (r->copy[half]) {
-        memcpy(r->copy[half], now, PAGE_SIZE_);
-        r->table_gpa[half] = table;
-    }
+    if (!narrow(r, half) || !r->copy[half])
+        return;
+    from = (r->first[half] - first) * size;
+    memcpy(r->copy[half] + from, now + from, (r->last[half] - r->first[half]) * size);
+    r->table_gpa[half] = table;
 }
 
 /* Brings a window up to date with the guest's page tables. */
@@ -499,17 +519,26 @@ static uint16_t *cr3_slot(struct machine *m, uint32_t cr3)
     return &m->window_by_cr3[(cr3 >> 12 ^ cr3 >> 5) % WINDOW_BY_CR3];
 }
 
+/* At most one window has a CR3: each is found through the slot of the one it has. */
 static struct window *find_user_window(struct machine *m, uint32_t cr3)
 {
-    struct window *w = &m->window[*cr3_slot(m, cr3)];
-    if (w->live && w->user && w->cr3 == cr3)
-        return w;
-    for (unsigned i = 1; i < m->window_count; i++)
-        if (m->window[i].live && m->window[i].cr3 == cr3) {
-            *cr3_slot(m, cr3) = (uint16_t)i;
+    for (unsigned i = *cr3_slot(m, cr3); i; i = m->window[i].next_by_cr3)
+        if (m->window[i].cr3 == cr3)
             return &m->window[i];
-        }
     return NULL;
+}
+
+static void give_window(struct machine *m, struct window *w, uint32_t cr3)
+{
+    uint16_t self = (uint16_t)(w - m->window);
+    for (uint16_t *link = cr3_slot(m, w->cr3); *link; link = &m->window[*link].next_by_cr3)
+        if (*link == self) {
+            *link = w->next_by_cr3;
+            break;
+        }
+    w->cr3 = cr3;
+    w->next_by_cr3 = *cr3_slot(m, cr3);
+    *cr3_slot(m, cr3) = self;
 }
 
 /* Does nothing of the directory that cr3 named lead anywhere any more? Kernels take an address space's tables apart when its last process
@@ -568,10 +597,8 @@ static struct window *user_window(struct machine *m)
     if (w)
         return w;
     w = user_window_for(m);
-    if (w) {
-        w->cr3 = cr3;
-        *cr3_slot(m, cr3) = (uint16_t)(w - m->window);
-    }
+    if (w)
+        give_window(m, w, cr3);
     return w;
 }
 
@@ -647,20 +674,14 @@ void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page)
     }
     if (what == VM_FLUSH_PAGE) {
         COUNT(m, INVLPG);
-        for (unsigned i = 0; i < m->window_count; i++) {
-            struct window *w = &m->window[i];
-            if (!w->live || (w->user && w->cr3 != c->cr3))
-                continue;
-            if (w->user) {
-                /* Invalidations come in runs from the supervisor; compared once, on the way back to user
-                 * code. */
-                w->stale = true;
-                window_publish_data(m);
-                continue;
-            }
-            struct region *r = w->region[page.v >> 22];
-            if (r && paging_on(m)) /* the page may be a large one: all of its region that has changed goes */
-                compare_half(m, w, r, pae_on(m) ? page.v >> 21 & 1 : 0, pae_on(m));
+        struct window *supervisor = &m->window[0], *user = find_user_window(m, c->cr3);
+        struct region *r = supervisor->live ? supervisor->region[page.v >> 22] : NULL;
+        if (r && paging_on(m)) /* the page may be a large one: all of its region that has changed goes */
+            compare_half(m, supervisor, r, pae_on(m) ? page.v >> 21 & 1 : 0, pae_on(m));
+        if (user) {
+            /* Invalidations come in runs from the supervisor; compared once, on the way back to user code. */
+            user->stale = true;
+            window_publish_data(m);
         }
         return;
     }
@@ -668,9 +689,12 @@ void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page)
         COUNT(m, CR3_LOADS);
     if (!m->data || m->data->cr3 != c->cr3)
         m->data = find_user_window(m, c->cr3);
-    for (unsigned i = 0; i < m->window_count; i++)
-        if (m->window[i].live && (what == VM_FLUSH_ALL || !m->window[i].user || m->window[i].cr3 == c->cr3))
-            m->window[i].stale = true;
+    /* A CR3 load must not cost more the more address spaces there are: it looks at those two only. */
+    for (unsigned i = 0; what == VM_FLUSH_ALL && i < m->window_count; i++)
+        m->window[i].stale = true;
+    m->window[0].stale = true;
+    if (m->data)
+        m->data->stale = true;
     /* The kernel will look at the new address space before it returns there. */
     if (m->data && m->data->stale && paging_on(m))
         window_revalidate(m, m->data);
@@ -688,6 +712,10 @@ static void note_entry(struct machine *m, struct region *r, unsigned page, uint6
     r->entry[page] = entry;
     bool pae = pae_on(m);
     unsigned half = pae ? page / 512 : 0;
+    if (page < r->first[half])
+        r->first[half] = (uint16_t)page;
+    if (page >= r->last[half])
+        r->last[half] = (uint16_t)(page + 1);
     if (!r->copy[half])
         return;
     if (pae)
