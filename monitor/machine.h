@@ -25,7 +25,8 @@ struct machine;
 #define WINDOW_BELOW                (2ull << 30)
 #define WINDOW_SPAN                 (42ull << 30) /* 2 GiB below, 4 GiB window, 36 GiB above; see translator/xlat.h */
 #define WINDOW_VOLATILE             4096u
-#define WINDOW_VOLATILE_AT          16u /* drops after which a page is no longer mapped but emulated */
+#define WINDOW_VOLATILE_AT          16u /* drops after which a page is no longer mapped at once */
+#define WINDOW_VOLATILE_USES        3u  /* accesses emulated before it is: mapping and dropping cost as much */
 #define REGION_PAGES                1024u
 #define REGION_COUNT                1024u
 #define WINDOW_IBTC_SIZE            4096u
@@ -255,8 +256,12 @@ struct machine {
     uint32_t region_pool_used, region_free;
     uint32_t *rmap; /* per guest page: first mapping id + 1 */
     uint64_t window_clock;
-    uint8_t
-        window_volatile[WINDOW_VOLATILE]; /* drops of supervisor pages, by hash, up to WINDOW_VOLATILE_AT */
+    uint8_t window_volatile[WINDOW_VOLATILE]; /* drops of supervisor pages, by hash, up to WINDOW_VOLATILE_AT */
+    struct {
+        uint32_t epoch; /* paging_epoch of the last access */
+        uint32_t uses;  /* accesses emulated since then, or since the page was invalidated */
+    } window_volatile_use[WINDOW_VOLATILE];
+    uint32_t paging_epoch; /* CR3 loads and changes of all paging entries */
     uint32_t paging_cr0, paging_cr4;
     uint64_t paging_efer;
 

@@ -179,11 +179,25 @@ static void unmap_host(struct machine *m, struct window *w, uint32_t lin, uint64
     }
 }
 
-/* Supervisor pages that lose their mapping again and again (temporary mappings, such as those a kernel
- * patches its text through). */
-static uint8_t *volatility(struct machine *m, uint32_t lin)
+/* Supervisor pages that lose their mapping again and again: temporary mappings, such as those a kernel patches its text through, or
+ * reaches page tables above its direct mapping through. */
+static uint32_t volatile_slot(uint32_t lin)
 {
-    return &m->window_volatile[(lin >> 12 ^ lin >> 22) % WINDOW_VOLATILE];
+    return (lin >> 12 ^ lin >> 22) % WINDOW_VOLATILE;
+}
+
+/* An access to a page without a mapping: is it to be emulated, because the page may be invalidated before a mapping has paid? A store
+ * or two of patched text are; a loop over a page table is not. */
+static bool volatile_yet(struct machine *m, uint32_t lin)
+{
+    uint32_t slot = volatile_slot(lin);
+    if (m->window_volatile[slot] < WINDOW_VOLATILE_AT)
+        return false;
+    if (m->window_volatile_use[slot].epoch != m->paging_epoch) {
+        m->window_volatile_use[slot].epoch = m->paging_epoch;
+        m->window_volatile_use[slot].uses = 0;
+    }
+    return m->window_volatile_use[slot].uses++ < WINDOW_VOLATILE_USES;
 }
 
 static void forget_page(struct machine *m, struct window *w, struct region *r, unsigned page)
@@ -197,9 +211,9 @@ static void forget_page(struct machine *m, struct window *w, struct region *r, u
     }
     if (r->state[page] & (PAGE_READ | PAGE_WRITE)) {
         rmap_remove(m, r, page);
-        uint8_t *v = volatility(m, (r->index * REGION_PAGES + page) * PAGE_SIZE_);
-        if (!w->user && *v < WINDOW_VOLATILE_AT)
-            ++*v;
+        uint32_t slot = volatile_slot((r->index * REGION_PAGES + page) * PAGE_SIZE_);
+        if (!w->user && m->window_volatile[slot] < WINDOW_VOLATILE_AT)
+            m->window_volatile[slot]++;
     }
     r->state[page] = 0;
     r->used--;
@@ -273,6 +287,7 @@ void window_power_cycle(struct machine *m)
     m->user_chunks = 0;
     memset(m->chunk_flips, 0, sizeof(m->chunk_flips));
     memset(m->window_volatile, 0, sizeof(m->window_volatile));
+    memset(m->window_volatile_use, 0, sizeof(m->window_volatile_use));
     m->paging_cr0 = m->paging_cr4 = 0;
     m->paging_efer = 0;
 }
@@ -674,6 +689,7 @@ void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page)
     }
     if (what == VM_FLUSH_PAGE) {
         COUNT(m, INVLPG);
+        m->window_volatile_use[volatile_slot(page.v)].uses = 0;
         struct window *supervisor = &m->window[0], *user = find_user_window(m, c->cr3);
         struct region *r = supervisor->live ? supervisor->region[page.v >> 22] : NULL;
         if (r && paging_on(m)) /* the page may be a large one: all of its region that has changed goes */
@@ -685,6 +701,7 @@ void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page)
         }
         return;
     }
+    m->paging_epoch++;
     if (what == VM_FLUSH_CR3)
         COUNT(m, CR3_LOADS);
     if (!m->data || m->data->cr3 != c->cr3)
@@ -800,7 +817,7 @@ enum window_result window_fault(struct machine *m, struct window *w, gva_t a, bo
     m->fault_chunk = m->fault_user || (!user && w->user && !of_user);
     if (m->fault_chunk)
         return WINDOW_EMULATE;
-    if ((!w->user && *volatility(m, a.v) == WINDOW_VOLATILE_AT) || debug_watches_page(m->debug, a.v)) {
+    if ((!w->user && volatile_yet(m, a.v)) || debug_watches_page(m->debug, a.v)) {
         m->fault_site = false; /* the page, not the instruction, is the odd one */
         return WINDOW_EMULATE;
     }
