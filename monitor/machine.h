@@ -267,6 +267,7 @@ struct machine {
 
     /* code */
     int code_fd;
+    uint8_t *code_fill; /* what fresh code memory is filled with */
     uint8_t *code_rw, *code_rx;
     uint64_t code_used, code_touched;
     uint32_t inst_touched, link_touched; /* items of the tables that have memory */
