@@ -62,17 +62,28 @@ static bool read_long(const uint8_t **p, const uint8_t *end, uint32_t code_len, 
 {
     uint32_t h, g;
 
-    if (*(*p)++ != UNWIND_LONG || !read_leb(p, end, &h) || !read_leb(p, end, &g) || h >= code_len || *host >= code_len - h)
+    (*p)++; /* UNWIND_LONG */
+    if (!read_leb(p, end, &h) || !read_leb(p, end, &g) || h >= code_len || *host >= code_len - h)
         return false;
     *host += h;
     *guest = (int32_t)((uint32_t)*guest + ((g >> 1) ^ -(g & 1)));
     return true;
 }
 
+/* What the forms of one byte add to the last entry's offsets. */
+#define ANY_1_8(h) {h, 1}, {h, 2}, {h, 3}, {h, 4}, {h, 5}, {h, 6}, {h, 7}, {h, 8}
+#define CALL_8(h) {h, 5}, {h + 1, 5}, {h + 2, 5}, {h + 3, 5}, {h + 4, 5}, {h + 5, 5}, {h + 6, 5}, {h + 7, 5}
+static const struct {
+    uint8_t host, guest;
+} step[256] = {ANY_1_8(0),  ANY_1_8(1),  ANY_1_8(2),  ANY_1_8(3),  ANY_1_8(4),  ANY_1_8(5),  ANY_1_8(6),  ANY_1_8(7),
+               ANY_1_8(8),  ANY_1_8(9),  ANY_1_8(10), ANY_1_8(11), ANY_1_8(12), ANY_1_8(13), ANY_1_8(14), ANY_1_8(15),
+               CALL_8(16),  CALL_8(24),  CALL_8(32),  CALL_8(40),  CALL_8(48),  CALL_8(56),  CALL_8(64),  CALL_8(72),
+               ANY_1_8(16), ANY_1_8(17), ANY_1_8(18), ANY_1_8(19), ANY_1_8(20), ANY_1_8(21), ANY_1_8(22), ANY_1_8(23)};
+
 static inline void read_short(uint8_t b, uint32_t *host, int32_t *guest)
 {
-    *host += b >> 3;
-    *guest = (int32_t)((uint32_t)*guest + (b & 7) + 1);
+    *host += step[b].host;
+    *guest = (int32_t)((uint32_t)*guest + step[b].guest);
 }
 
 static unsigned other_size(const uint8_t *p)
@@ -113,7 +124,7 @@ void unwind_reader_init(struct unwind_reader *r, const uint8_t *unwind, uint32_t
 /* The entry at p, behind which *p is then. */
 static bool read_entry(const uint8_t **p, const uint8_t *end, uint32_t code_len, uint32_t *host, int32_t *guest)
 {
-    if (**p & UNWIND_LONG)
+    if (**p == UNWIND_LONG)
         return read_long(p, end, code_len, host, guest);
     read_short(*(*p)++, host, guest);
     return true;
@@ -362,7 +373,7 @@ static bool check_entries(const struct streams *s, uint32_t *first, struct xlat_
     bool in_order = s->code_len <= XLAT_INDEX_CODE_MAX;
 
     while (p < s->entry_end) {
-        for (; p < s->entry_end && !(*p & UNWIND_LONG); p++) {
+        for (; p < s->entry_end && *p != UNWIND_LONG; p++) {
             read_short(*p, &host, &guest);
             if ((uint32_t)guest >= SCAN_PAGE_SIZE)
                 return false;
@@ -437,6 +448,16 @@ void unwind_begin(struct unwind_writer *w)
     w->entry_rel = 0;
 }
 
+/* The byte that says so, or UNWIND_LONG. */
+static unsigned short_form(uint32_t host, uint32_t guest)
+{
+    if (guest == 5 && host >= 16 && host < 80)
+        return 0x80 | (host - 16);
+    if (guest - 1 >= 8 || host >= 24)
+        return UNWIND_LONG;
+    return host < 16 ? host << 3 | (guest - 1) : 0xC0 | (host - 16) << 3 | (guest - 1); /* 23 and 8: UNWIND_LONG too */
+}
+
 static void put_entry(struct unwind_writer *w, const struct unwind_rec *rec)
 {
     uint32_t host = rec->host_off - w->entry_host, guest = (uint32_t)rec->guest_rel - (uint32_t)w->entry_rel;
@@ -444,10 +465,9 @@ static void put_entry(struct unwind_writer *w, const struct unwind_rec *rec)
 
     w->entry_host = rec->host_off;
     w->entry_rel = rec->guest_rel;
-    if (host < 16 && guest - 1 < 8) {
-        *p++ = (uint8_t)(host << 3 | (guest - 1));
-    } else {
-        *p++ = UNWIND_LONG;
+    unsigned form = short_form(host, guest);
+    *p++ = (uint8_t)form;
+    if (form == UNWIND_LONG) {
         p += write_leb(p, host);
         p += write_leb(p, guest << 1 ^ -(guest >> 31));
     }
