@@ -495,7 +495,7 @@ static void reach_user(struct machine *m, struct inst *in)
     unsigned id = (unsigned)(w - m->window);
     if (in->reached[id] == w->exec_epoch)
         return;
-    static struct inst *work[INST_MAX];
+    static _Thread_local struct inst *work[INST_MAX];
     unsigned depth = 0;
     uint32_t epoch = w->exec_epoch;
     in->reached[id] = epoch;

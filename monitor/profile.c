@@ -141,7 +141,7 @@ static void map_line(struct machine *m, const struct inst *in, uint32_t from, ui
 /* A line from each entry to the next: host code lies in the order of the guest's. */
 void profile_placed(struct machine *m, const struct inst *in)
 {
-    static int32_t host[SCAN_PAGE_SIZE];
+    static _Thread_local int32_t host[SCAN_PAGE_SIZE];
     if (!m->cfg->perf_map)
         return;
     const struct xlat_verso *v = &in->page->verso;
