@@ -251,7 +251,8 @@ static void idle(struct machine *m)
     }
     vm_doing(&m->vm, was);
     COUNT_ADD(m, HALT_NS, machine_now_ns() - from);
-    c->halted = c->halted && !m->ended && !(c->irq_pending && c->vif) && !nmi_due(c); /* a debugger came in: it sleeps on afterwards */
+    /* At the machine's end, or when a debugger comes in, it sleeps on: the run may be continued. */
+    c->halted = c->halted && !(c->irq_pending && c->vif) && !nmi_due(c);
 }
 
 /* Is the instruction in front of EIP an STI? Any byte that looks like one will do. */
