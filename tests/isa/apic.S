@@ -90,6 +90,9 @@ take_nmi:
         ret
 
 test_main:
+        movl %cr0, %eax
+        orl $0x10000, %eax
+        movl %eax, %cr0
         MAP LAPIC, 0xFEE0001B
         MAP IOAPIC, 0xFEC0001B
         HOOK V1, take1
@@ -109,6 +112,64 @@ test_main:
         shrl $9, %edx
         andl $1, %edx
         CHECK "CPUID: APIC", %edx, $1
+
+        # Every form of MOV, often enough to be known as a device's, from both rings; nothing answers in the video aperture
+        MAP 0xA0000, 0xA0007
+        movl $20, %edi
+        movl $-1, %ebp
+        xorl %esi, %esi
+1:      movl $0, %eax
+        movb 0xA0010, %ah
+        movb %ah, %al
+        andb 0xA0011(%esi), %al
+        movw 0xA0012, %bx
+        andw %bx, %ax
+        movl 0xA0014(,%esi,4), %ecx
+        andl %ecx, %ebp
+        movl 0xA0018, %edx
+        andl %edx, %ebp
+        movl $0x12345678, 0xA0014
+        movb $1, 0xA0010(%esi,%esi)
+        movb %ch, 0xA0010
+        movw %bx, 0xA0020
+        movl %edi, TPR
+        movl TPR, %ebx
+        movl $0x30, TPR
+        addl TPR, %ebx
+        subl %edi, %ebx
+        decl %edi
+        jnz 1b
+        CHECK "byte and word", %eax, $0xFFFF
+        CHECK "doublewords", %ebp, $-1
+        CHECK "TPR by register and by immediate", %ebx, $0x30
+        movl $20, %edi
+2:      USER
+        movl $0, %eax
+        movl 0xA0014, %eax
+        movl %eax, 0xA0014
+        movw $1, 0xA0ffe
+        movb 0xA0fff, %ah
+        UEND
+        decl %edi
+        jz 3f
+        jmp 2b
+3:      CHECK "ring 3", x_eax, $-1
+        # Not present, read-only, over the end of the page: what would fault still does, after all that
+        movl $20, %edi
+2:      MAP 0xA1000, 0
+        TRY 4f
+        movl 0xA0ffe, %eax
+4:      MET "read over the end", 14, 0, , 0xA1000
+        MAP 0xA0000, 0xA0005
+        TRY 4f
+        movl %eax, 0xA0ffc
+4:      MET "read-only", 14, 3, , 0xA0ffc
+        MAP 0xA0000, 0xA0007
+        MAP 0xA1000, 0xA1003
+        decl %edi
+        jz 3f
+        jmp 2b
+3:      movl $0, TPR
 
         # To ourselves
         movl $(SELF+V1), ICR
