@@ -45,6 +45,7 @@ struct context {
     struct xlat_verso *v;
     bool step, bmi2, user;
     bool fold;         /* of this instruction: its change of ESP may be saved up */
+    bool backwards;    /* the last instruction in front that sets or clears DF set it: a guess at what DF is */
     int32_t esp_delta; /* guest ESP less r14d here: changes of ESP saved up */
     bool open; /* control can run off the end of what has been emitted so far for this instruction */
     bool failed;

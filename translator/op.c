@@ -526,16 +526,13 @@ static void rebase(struct context *c, const struct scan_insn *i, unsigned reg)
     emit_op_mem(&c->e, 1, SCAN_MAP_1B, 0x8D, reg, (struct emit_mem){base, (uint8_t)reg, 0, 0});
 }
 
-/* The window is aligned to 4 GiB: the low half of a rebased pointer is the guest's own. */
-static void string(struct context *c, const struct scan_insn *i)
+/* One host instruction of the guest's string instruction. The window is aligned to 4 GiB: the low half of a rebased pointer is the guest's
+ * own. after: the state behind it. */
+static void string_op(struct context *c, const struct scan_insn *i, bool rep, enum xlat_state after)
 {
     unsigned op = i->opcode & 0xFE;
     bool si = op == 0xA4 || op == 0xA6 || op == 0xAC, di = op != 0xAC;
 
-    if (i->adsize != 4 || (si && is_far_seg(i))) {
-        emulate(c, i);
-        return;
-    }
     if (si) {
         rebase(c, i, CPU_ESI);
         context_at(c, XLAT_STRING, i->off, 0);
@@ -543,13 +540,49 @@ static void string(struct context *c, const struct scan_insn *i)
     if (di)
         rebase(c, i, CPU_EDI);
     context_at(c, XLAT_STRING, i->off, 0);
-    put_prefixes(c, i, true);
+    put_prefixes(c, i, rep);
     emit_1(&c->e, i->opcode);
-    context_at(c, XLAT_STRING, insn_next(i), 0);
+    context_at(c, after, insn_next(i), 0);
     if (si)
         emit_mov32_rr(&c->e, CPU_ESI, CPU_ESI);
     if (di)
         emit_mov32_rr(&c->e, CPU_EDI, CPU_EDI);
+}
+
+#define MOVES_SINGLE 5u
+
+/* A REP MOVS that probably goes backwards (the code in front has set DF): memmove() of a few bytes. Backwards it takes the processor 40 ns to
+ * begin (measured on Zen 4; forwards 4), so the first elements are moved one by one: right in either direction. In front of each, the guest is in
+ * front of the same instruction with less to do. */
+static void movs_backwards(struct context *c, const struct scan_insn *i)
+{
+    uint32_t out[MOVES_SINGLE];
+
+    for (unsigned n = 0; n < MOVES_SINGLE; n++) {
+        context_at(c, XLAT_AT, i->off, 0);
+        emit_1(&c->e, 0xE3); /* jrcxz */
+        emit_1(&c->e, 0);
+        out[n] = emit_pos(&c->e);
+        string_op(c, i, false, XLAT_RETRY);
+        emit_lea32(&c->e, HOST_RCX, HOST_RCX, HOST_NONE, 0, -1);
+    }
+    context_at(c, XLAT_AT, i->off, 0);
+    string_op(c, i, true, XLAT_STRING);
+    for (unsigned n = 0; n < MOVES_SINGLE; n++)
+        c->e.code[out[n] - 1] = (uint8_t)(emit_pos(&c->e) - out[n]);
+}
+
+static void string(struct context *c, const struct scan_insn *i)
+{
+    unsigned op = i->opcode & 0xFE;
+    bool si = op == 0xA4 || op == 0xA6 || op == 0xAC;
+
+    if (i->adsize != 4 || (si && is_far_seg(i)))
+        emulate(c, i);
+    else if (op == 0xA4 && c->backwards && (i->prefixes & SCAN_PFX_REP) && !i->hint)
+        movs_backwards(c, i);
+    else
+        string_op(c, i, true, XLAT_STRING);
 }
 
 /* --- stack
@@ -1382,6 +1415,8 @@ bool op_works_on_esp(const struct context *c, const struct scan_insn *i)
 
 void op_translate(struct context *c, const struct scan_insn *i)
 {
+    if (i->map == SCAN_MAP_1B && (i->opcode & 0xFE) == 0xFC)
+        c->backwards = i->opcode & 1; /* STD, CLD */
     struct op_row row = row_of(i);
 
     if (must_emulate(c, i)) {

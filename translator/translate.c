@@ -507,6 +507,7 @@ static bool run_pass(struct context *c)
     unwind_begin(&c->unwind);
     c->fixup_count = c->tail_count = 0;
     c->esp_delta = 0;
+    c->backwards = false;
     memset(c->label, 0xFF, sizeof c->label);
     memset(c->tail_hash, 0, sizeof c->tail_hash);
     if (!reserve(c))
