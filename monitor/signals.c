@@ -241,6 +241,7 @@ static void on_fault(int sig, siginfo_t *si, void *context)
         return;
     }
     uint8_t was = vm_doing(&m->vm, RUN_DOING_FAULT);
+    COUNT(m, HOST_FAULTS);
     settle_fault(sig, si, context);
     vm_doing(&m->vm, was);
 }

@@ -16,7 +16,9 @@ import subprocess
 import sys
 import time
 
+import hostshare
 import plot
+import scaling
 
 # Targets: title, rows, how several rows become one (each: the worst), limit of verso/native, limit of verso/TCG.
 # One line for each line of the project's table of targets.
@@ -61,13 +63,16 @@ class Console:
     def __init__(self, who, argv, log, cpu=False):
         self.who, self.log, self.cpu = who, log, cpu
         self.rows, self.checks, self.clock, self.notes = {}, {}, {}, []
-        self.up = None
+        self.first = {}  # row -> ns of CPU time of its first unit, without preparations where the guest tells them
+        self.used = {}  # row -> ns of CPU time from its beginning to its end
+        self.usage = None  # of the whole process
+        self.up = self.up_cpu = None
         self.started = time.monotonic()
         self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         signal.alarm(GUEST_TIMEOUT)
 
     def read(self, on_up=None):
-        begun = {}
+        begun = {}  # row -> mark (B, P, F: see main.c) -> time, CPU time
         ended = False
         for raw in self.process.stdout:
             now = time.monotonic()
@@ -77,25 +82,34 @@ class Console:
             if not word:
                 continue
             if word[0] == "I" and word[1:] == ["up"]:
-                self.up = cpu_ns(self.process.pid) / 1e9 if self.cpu else now - self.started
+                self.up_cpu = cpu_ns(self.process.pid) / 1e9
+                self.up = self.up_cpu if self.cpu else now - self.started
                 if on_up:
                     on_up(self.process.pid)
             elif word[0] == "I" and word[1:] == ["end"]:
                 ended = True
-            elif word[0] == "B" and len(word) == 2:
-                begun[word[1]] = now, self.cpu and cpu_ns(self.process.pid)
+            elif word[0] in ("B", "P", "F") and len(word) == 2:
+                begun.setdefault(word[1], {})[word[0]] = now, cpu_ns(self.process.pid)
             elif word[0] == "E":
                 self.notes.append(f"{self.who}: {line[2:]}")
             elif word[0] == "R" and len(word) == 7 and word[1] in begun:
-                at, used = begun[word[1]]
-                self.take(word, now - at)
-                if self.cpu:
-                    self.rows[word[1]] = (cpu_ns(self.process.pid) - used) / int(word[6])
+                self.take(word, now - begun[word[1]]["B"][0])
+                self.take_cpu(word[1], int(word[6]), {mark: used for mark, (_, used) in begun[word[1]].items()})
         signal.alarm(0)
-        status = self.process.wait()
+        _, status, self.usage = os.wait4(self.process.pid, 0)
+        self.process.returncode = status = os.waitstatus_to_exitcode(status)
         if status or (self.up is not None and not ended):
             self.notes.append(f"{self.who}: ended with status {status}, {'after' if ended else 'before'} the last row")
         return self
+
+    def take_cpu(self, row, units, at):
+        """CPU time: of a row, of its first unit, of the units behind that."""
+        now = cpu_ns(self.process.pid)
+        self.used[row] = now - at["B"]
+        if "F" in at:
+            self.first[row] = at["F"] - at.get("P", at["B"])
+        if self.cpu:
+            self.rows[row] = (now - at["F"]) / (units - 1) if "F" in at and units > 1 else (now - at["B"]) / units
 
     def take(self, word, host_s):
         """Corrects a figure when the guest's clock disagrees with ours, and remembers that it did."""
@@ -135,14 +149,15 @@ class Bench:
 
     # -- Machines
 
-    def append(self, rows, ms):
-        return f"console=ttyS0,115200n8 {self.o.append} script=bench bench_ms={ms} bench_rows={rows}"
+    def append(self, rows, how):
+        return f"console=ttyS0,115200n8 {self.o.append} script=bench bench_{how} bench_rows={rows}"
 
-    def verso(self, rows, ms, cache, on_up=None, extra=()):
+    def verso(self, rows, how, cache, on_up=None, memory=None, extra=()):
+        """how: ms=N, units=N or empty=N, as the guest's script knows them; memory: MiB (-m)."""
         stats = os.path.join(self.o.work, "stats.json")
         argv = [self.o.verso, "run", "--kernel", self.o.kernel, "--initrd", os.path.join(self.o.work, "initrd.gz"),
-                "--append", self.append(rows, ms), "-m", f"{self.o.memory}M", "--cache", os.path.join(self.o.work, cache),
-                "--no-stdin", "--stats=json", "--stats-to", stats, *extra]
+                "--append", self.append(rows, how), "-m", f"{memory or self.o.memory}M",
+                "--cache", os.path.join(self.o.work, cache), "--no-stdin", "--stats=json", "--stats-to", stats, *extra]
         console = Console("verso", argv, self.log, self.o.cpu).read(on_up)
         try:
             with open(stats, encoding="utf-8") as f:
@@ -151,10 +166,10 @@ class Bench:
             console.stats = {"counters": {}}
         return console
 
-    def tcg(self, rows, ms):
-        argv = ["qemu-system-i386", "-accel", "tcg", "-m", str(self.o.memory), "-smp", "1", "-nographic", "-no-reboot",
-                "-kernel", self.o.kernel, "-initrd", os.path.join(self.o.work, "initrd.gz"), "-append", self.append(rows, ms)]
-        return Console("tcg", argv, self.log, self.o.cpu).read()
+    def tcg(self, rows, how, on_up=None, memory=None, extra=()):
+        argv = ["qemu-system-i386", "-accel", "tcg", "-m", str(memory or self.o.memory), "-smp", "1", "-nographic", "-no-reboot",
+                "-kernel", self.o.kernel, "-initrd", os.path.join(self.o.work, "initrd.gz"), "-append", self.append(rows, how), *extra]
+        return Console("tcg", argv, self.log, self.o.cpu).read(on_up)
 
     def native(self, rows, ms):
         return Console("native", [os.path.join(self.o.work, "bench-64"), str(ms), rows], self.log, self.o.cpu).read()
@@ -180,11 +195,11 @@ class Bench:
     def boot_round(self):
         if matches("boot.cold", self.o.rows) or matches("cost.translate_us", self.o.rows):
             self.remove_cache("cold.db")
-            cold = self.verso("none", 0, "cold.db")
+            cold = self.verso("none", "ms=0", "cold.db")
             self.boot_costs(cold, "boot.cold")
-        warm = self.verso("none", 0, "boot.db")
+        warm = self.verso("none", "ms=0", "boot.db")
         self.boot_costs(warm, "boot.warm")
-        peer = self.tcg("none", 0)
+        peer = self.tcg("none", "ms=0")
         self.notes += peer.notes
         if peer.up:
             for row in ("boot.cold", "boot.warm"):
@@ -206,19 +221,14 @@ class Bench:
             self.details["pages loaded in a warm boot"] = c["page_hit"]
 
     def memory(self):
-        """Memory beside guest RAM when /init runs: what is resident, each page once, and the page tables."""
-        def look(pid):
-            os.kill(pid, signal.SIGSTOP)
-            try:
-                parts = proportional(pid)
-            finally:
-                os.kill(pid, signal.SIGCONT)
-            ram = parts.pop("guest RAM", 0)
-            self.add("verso", "cost.memory_mib", sum(parts.values()) / 1024)
-            self.details["guest RAM touched, MiB"] = round(ram / 1024, 1)
-            for name, kib in sorted(parts.items(), key=lambda p: -p[1]):
-                self.details[f"beside guest RAM, MiB: {name}"] = round(kib / 1024, 1)
-        self.notes += self.verso("none", 0, "boot.db", look).notes
+        """Memory beside guest RAM when /init runs."""
+        found = {}
+        self.notes += self.verso("none", "ms=0", "boot.db", lambda pid: found.update(stopped_parts(pid))).notes
+        ram = found.pop("guest RAM", 0)
+        self.add("verso", "cost.memory_mib", sum(found.values()) / 1024)
+        self.details["guest RAM touched, MiB"] = round(ram / 1024, 1)
+        for name, kib in sorted(found.items(), key=lambda p: -p[1]):
+            self.details[f"beside guest RAM, MiB: {name}"] = round(kib / 1024, 1)
 
     def run(self):
         o = self.o
@@ -227,13 +237,13 @@ class Bench:
             matches("cost.translate_us", o.rows)
         if guest_rows:
             progress("filling the cache")
-            self.notes += self.verso(o.rows, min(o.ms, 50), "bench.db").notes
+            self.notes += self.verso(o.rows, f"ms={min(o.ms, 50)}", "bench.db").notes
         if boots or matches("cost.memory_mib", o.rows):
-            self.notes += self.verso("none", 0, "boot.db").notes
+            self.notes += self.verso("none", "ms=0", "boot.db").notes
         for i in range(o.rounds):
             if guest_rows:
-                for machine, run in (("verso", lambda: self.verso(o.rows, o.ms, "bench.db")),
-                                     ("tcg", lambda: self.tcg(o.rows, o.ms)),
+                for machine, run in (("verso", lambda: self.verso(o.rows, f"ms={o.ms}", "bench.db")),
+                                     ("tcg", lambda: self.tcg(o.rows, f"ms={o.ms}")),
                                      ("native", lambda: self.native(o.rows, o.ms))):
                     if machine not in o.without:
                         progress(f"round {i + 1}: {machine}")
@@ -243,6 +253,12 @@ class Bench:
                 self.boot_round()
         if matches("cost.memory_mib", o.rows):
             self.memory()
+
+    def take_shares(self, shares):
+        """Processor time of these rows without what goes with them."""
+        for s in shares:
+            self.samples[s.row, s.machine] = [s.us * 1e3]
+            self.samples.pop((s.row, "native"), None)
 
     # -- Results
 
@@ -286,6 +302,16 @@ class Bench:
             if v and matches(row, self.o.rows):
                 yield title, [("", limit, v, "", "")]
 
+    def spans(self):
+        """What a plot of the targets shows: (title, [(machine, limit, what is compared with it, all rows' ratios)])"""
+        values = {row: (vt, vn) for row, _, _, _, vt, vn in self.table()}
+        for title, results in self.targets():
+            patterns = next((p for t, p, *_ in TARGETS if t == title), None)
+            if patterns:
+                yield title, [(name, limit, value, sorted(v[name == "native"] for r, v in values.items()
+                                                          if matches(r, patterns) and v[name == "native"]))
+                              for name, limit, value, *_ in results]
+
 
 ROW_EXAMPLES = ["int.alu", "int.sieve", "int.crc", "int.rounds", "int.match", "int.hash", "int.text", "int.bignum", "int.divide",
                 "call.fib", "call.qsort", "call.methods", "call.switch", "x87.bodies", "x87.solve", "x87.chain", "sse.bodies",
@@ -296,6 +322,15 @@ ROW_EXAMPLES = ["int.alu", "int.sieve", "int.crc", "int.rounds", "int.match", "i
                 "os.mmap_munmap", "os.fork_exit", "os.fork_exec", "os.thread", "io.port_out", "io.port_in", "io.mmio",
                 "io.cpuid", "io.rdtsc", "sh.loop", "sh.exec", "sh.pipe", "sh.gzip", "sh.gunzip", "sh.bunzip2", "sh.awk",
                 "sh.sed", "sh.grep", "sh.sort", "sh.sha256sum", "sh.md5sum", "sh.find", "sh.tar", "scale.ring_4", "scale.code_1"]
+
+
+def stopped_parts(pid):
+    """proportional() of a process that stands still meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        return proportional(pid)
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def proportional(pid):
@@ -383,40 +418,81 @@ def write_csv(bench, path):
                             len(values)])
 
 
+def limits_of(row):
+    """(of TCG's time, of native time, whether each row is judged) by the first target that names the row."""
+    for _, patterns, how, native, tcg in TARGETS:
+        if matches(row, patterns):
+            return tcg, native, how == "each"
+    return None, None, True
+
+
 def parse():
     p = argparse.ArgumentParser(prog="tools/bench/run.sh", description=__doc__.split("\n\n", maxsplit=1)[0])
     p.add_argument("--rows", default="*", metavar="PATTERNS", help="shell patterns, comma-separated: int.* call.* x87.* sse.* mem.* "
                    "smc.* os.* io.* sh.* boot.* cost.* (all)")
     p.add_argument("-n", dest="rounds", type=int, default=3, metavar="N", help="rounds, each of Verso, TCG and native (3)")
-    p.add_argument("--ms", type=int, default=200, help="time of a row in each round, milliseconds (200)")
+    p.add_argument("--ms", type=int, default=200, help="time of a row in each round, milliseconds (200; scaling: at least 1000)")
     p.add_argument("-m", dest="memory", type=int, default=512, metavar="MIB", help="guest RAM (512)")
     p.add_argument("--flavour", default="686", choices=["686", "686-pae"], help="the guest's kernel (686)")
     p.add_argument("--append", default="", help="added to the guest's command line")
     p.add_argument("--without", action="append", default=[], choices=["tcg", "native"], help="leave a machine out")
     p.add_argument("--cpu", action="store_true", help="on a busy machine: figures are CPU time of the machine's process, all units of a "
                    "row together, the first included. Native rows of processes and threads miss their children's")
+    p.add_argument("--scaling", action="store_true", help="in place of the rows: cost against guest RAM, number of processes, pages of "
+                   "code; about 15 minutes a round")
+    p.add_argument("--series", default="ram,processes,code", metavar="LIST", help="which of them (ram,processes,code)")
+    p.add_argument("--all", action="store_true", help="the rows and the scaling")
+    p.add_argument("--plots", metavar="FOLDER", help="where ratios.svg, rows.svg and scaling.svg go (the work folder)")
     p.add_argument("--csv", help="where the figures go (bench.csv in the work folder)")
-    p.add_argument("--svg", help="where the plot goes (bench.svg in the work folder)")
     p.add_argument("--verso", help=argparse.SUPPRESS)
     p.add_argument("--guests", help=argparse.SUPPRESS)
     p.add_argument("--work", help=argparse.SUPPRESS)
     o = p.parse_args()
     o.kernel = os.path.join(o.guests, f"vmlinuz-{o.flavour}")
     o.csv = o.csv or os.path.join(o.work, "bench.csv")
-    o.svg = o.svg or os.path.join(o.work, "bench.svg")
+    o.plots = o.plots or o.work
+    o.series = o.series.split(",")
+    if not set(o.series) <= {"ram", "processes", "code"}:
+        p.error("--series: ram, processes, code")
     return o
+
+
+def run_rows(bench):
+    o = bench.o
+    bench.run()
+    shared = [r for r in hostshare.ROWS if matches(r, o.rows)]
+    share = hostshare.measure(bench, shared, progress) if shared else None
+    if share and o.cpu:
+        bench.take_shares(share[1])
+    report(bench, sys.stdout)
+    if share:
+        hostshare.report(*share, sys.stdout)
+    write_csv(bench, o.csv)
+    plot.ratios(os.path.join(o.plots, "ratios.svg"), list(bench.spans()))
+    plot.rows(os.path.join(o.plots, "rows.svg"), [(r, vt, vn, *limits_of(r)) for r, _, _, _, vt, vn in bench.table() if vt or vn])
+    print(f"\n{o.csv}, ratios.svg and rows.svg in {o.plots}")
+
+
+def run_scaling(bench):
+    o = bench.o
+    series = scaling.Scaling(bench, progress, stopped_parts)
+    series.run(o.series)
+    series.report(sys.stdout, time_text)
+    path = os.path.join(o.work, "scaling.csv")
+    series.write_csv(path)
+    plot.scaling(os.path.join(o.plots, "scaling.svg"), list(series.panels()))
+    print(f"\n{path}, scaling.svg in {o.plots}")
 
 
 def main():
     bench = Bench(parse())
-    bench.run()
-    report(bench, sys.stdout)
-    write_csv(bench, bench.o.csv)
-    bars = [(row, vt) for row, _, _, _, vt, _ in bench.table() if vt]
-    if bars:
-        limits = {row: tcg for row, _ in bars for _, patterns, _, _, tcg in TARGETS if tcg and matches(row, patterns)}
-        plot.bars(bench.o.svg, "Verso's time as a part of QEMU TCG's (left of 1 is faster; the tick is the target)", bars, limits)
-    print(f"\n{bench.o.csv}, {bench.o.svg}")
+    if bench.o.all or not bench.o.scaling:
+        run_rows(bench)
+        bench.notes = []
+    if bench.o.all or bench.o.scaling:
+        run_scaling(bench)
+        for note in bench.notes:
+            print(f"! {note}")
     return 1 if bench.wrong() else 0
 
 

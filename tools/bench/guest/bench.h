@@ -19,6 +19,11 @@ struct bench {
 /* Time that belongs to no unit, taken off the measured time: a benchmark adds what it spends on preparing. */
 extern uint64_t bench_excluded_ns;
 uint64_t bench_now_ns(void);
+/* Tells a reader that goes by processor time where preparing ended. */
+void bench_prepared(void);
+/* Do all that goes with n units, and none of the operations themselves: what is left when counters of a run with it are taken from
+ * those of a run without is the operations' own. Rows of page faults and protection know how. */
+extern bool bench_empty;
 /* This program, to be executed by fork+exec rows: it ends at once when its first argument is BENCH_NOTHING.
  */
 extern const char *bench_program;
@@ -26,7 +31,7 @@ extern const char *bench_program;
 
 /* Each ends with a row without a name. */
 extern const struct bench bench_int[], bench_call[], bench_x87[], bench_sse[], bench_mem[], bench_smc[],
-    bench_os[], bench_io[], bench_scale[];
+    bench_os[], bench_io[], bench_scale[], bench_host[];
 
 /* xorshift32: the same numbers everywhere. */
 static inline uint32_t bench_random(uint32_t *s)

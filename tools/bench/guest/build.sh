@@ -24,6 +24,7 @@ program() { # BITS
 	os os.c
 	io io.c
 	scale scale.c
+	host host.c
 	LIST
     gcc -m"$1" -static -pthread "$o"/*.o -lm -o "$out/bench-$1"
 }

@@ -224,7 +224,7 @@ static uint32_t page_fault(uint32_t n)
         if (!p)
             return BENCH_UNAVAILABLE;
         bench_excluded_ns += bench_now_ns() - t0;
-        for (uint32_t i = 0; i < part; i++)
+        for (uint32_t i = 0; i < part && !bench_empty; i++)
             p[i * PAGE] = 1;
         t0 = bench_now_ns();
         munmap((void *)(uintptr_t)p, 256 * PAGE);
@@ -256,7 +256,7 @@ static uint32_t cow_fault(uint32_t n)
         }
         close(hold[0]);
         bench_excluded_ns += bench_now_ns() - t0;
-        for (uint32_t i = 0; i < part; i++)
+        for (uint32_t i = 0; i < part && !bench_empty; i++)
             p[i * PAGE] = 2;
         t0 = bench_now_ns();
         close(hold[1]);
@@ -275,7 +275,7 @@ static uint32_t mprotect_pair(uint32_t n)
     if (!p)
         return BENCH_UNAVAILABLE;
     p[0] = 1;
-    while (n--) {
+    while (!bench_empty && n--) {
         mprotect((void *)(uintptr_t)p, PAGE, PROT_READ);
         mprotect((void *)(uintptr_t)p, PAGE, PROT_READ | PROT_WRITE);
         p[0] = 2;

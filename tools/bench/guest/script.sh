@@ -1,11 +1,16 @@
 # shellcheck shell=sh
-# script=bench of the micro guest: sourced by its /init. bench_ms=, bench_rows= on the kernel command line.
+# script=bench of the micro guest: sourced by its /init. On the kernel command line: bench_rows=, and bench_ms= or
+# bench_units=, bench_empty= (see main.c).
 printf 'I up\n'
-ms=200
+how=200
 rows='*'
 for word in $(cat /proc/cmdline); do
     case $word in
-    bench_ms=*) ms=${word#*=} ;;
+    bench_ms=*) how=${word#*=} ;;
+    bench_units=* | bench_empty=*)
+        how=${word%%=*}
+        how="${how#bench_} ${word#*=}"
+        ;;
     bench_rows=*) rows=${word#*=} ;;
     esac
 done
@@ -24,7 +29,8 @@ row() {
 set -f
 case $rows in
 none) ;;
-*) /test/bench-program "$ms" "$rows" ;;
+# shellcheck disable=SC2086 # one word or two
+*) /test/bench-program $how "$rows" ;;
 esac
 case $rows in
 *sh.* | '*')
