@@ -27,9 +27,9 @@ row() {
 }
 
 set -f
+# shellcheck disable=SC2086 # how: one word or two
 case $rows in
 none) ;;
-# shellcheck disable=SC2086 # one word or two
 *) /test/bench-program $how "$rows" ;;
 esac
 case $rows in
