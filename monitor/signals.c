@@ -246,13 +246,15 @@ static void on_fault(int sig, siginfo_t *si, void *context)
     vm_doing(&m->vm, was);
 }
 
-/* Is rip a repeated string instruction? Then elements may have been done, and the image of EFLAGS has RF (SDM
+/* Is rip in the middle of a repeated string instruction? Then elements may have been done, and the image of EFLAGS has RF (SDM
  * vol. 3, 17.3.1.1). Not every host says in its own RF whether one was. */
 static bool in_repeat(struct machine *m, uint64_t rip)
 {
-    struct inst *in = code_find(m, rip);
-    uint8_t first = in ? *(const uint8_t *)(uintptr_t)rip : 0;
-    return (first == 0xF3 || first == 0xF2) && in_string(m, rip);
+    struct xlat_unwound u;
+    if (!code_unwind(m, rip, &u) || u.state != XLAT_STRING)
+        return false;
+    uint8_t first = *(const uint8_t *)(uintptr_t)rip;
+    return first == 0xF3 || first == 0xF2 || u.arg == 1;
 }
 
 static void on_event(int sig, siginfo_t *si, void *context)

@@ -527,19 +527,19 @@ static void rebase(struct context *c, const struct scan_insn *i, unsigned reg)
 }
 
 /* One host instruction of the guest's string instruction. The window is aligned to 4 GiB: the low half of a rebased pointer is the guest's
- * own. after: the state behind it. */
-static void string_op(struct context *c, const struct scan_insn *i, bool rep, enum xlat_state after)
+ * own. begun: elements have been moved. after: the state behind it. */
+static void string_op(struct context *c, const struct scan_insn *i, bool rep, bool begun, enum xlat_state after)
 {
     unsigned op = i->opcode & 0xFE;
     bool si = op == 0xA4 || op == 0xA6 || op == 0xAC, di = op != 0xAC;
 
     if (si) {
         rebase(c, i, CPU_ESI);
-        context_at(c, XLAT_STRING, i->off, 0);
+        context_at(c, XLAT_STRING, i->off, begun);
     }
     if (di)
         rebase(c, i, CPU_EDI);
-    context_at(c, XLAT_STRING, i->off, 0);
+    context_at(c, XLAT_STRING, i->off, begun);
     put_prefixes(c, i, rep);
     emit_1(&c->e, i->opcode);
     context_at(c, after, insn_next(i), 0);
@@ -553,21 +553,21 @@ static void string_op(struct context *c, const struct scan_insn *i, bool rep, en
 
 /* A REP MOVS that probably goes backwards (the code in front has set DF): memmove() of a few bytes. Backwards it takes the processor 40 ns to
  * begin (measured on Zen 4; forwards 4), so the first elements are moved one by one: right in either direction. In front of each, the guest is in
- * front of the same instruction with less to do. */
+ * front of the same instruction with less to do, or, behind the first, in the middle of it. */
 static void movs_backwards(struct context *c, const struct scan_insn *i)
 {
     uint32_t out[MOVES_SINGLE];
 
     for (unsigned n = 0; n < MOVES_SINGLE; n++) {
-        context_at(c, XLAT_AT, i->off, 0);
+        context_at(c, n ? XLAT_STRING : XLAT_AT, i->off, n != 0);
         emit_1(&c->e, 0xE3); /* jrcxz */
         emit_1(&c->e, 0);
         out[n] = emit_pos(&c->e);
-        string_op(c, i, false, XLAT_RETRY);
+        string_op(c, i, false, n != 0, XLAT_RETRY);
         emit_lea32(&c->e, HOST_RCX, HOST_RCX, HOST_NONE, 0, -1);
     }
-    context_at(c, XLAT_AT, i->off, 0);
-    string_op(c, i, true, XLAT_STRING);
+    context_at(c, XLAT_STRING, i->off, 1);
+    string_op(c, i, true, true, XLAT_STRING);
     for (unsigned n = 0; n < MOVES_SINGLE; n++)
         c->e.code[out[n] - 1] = (uint8_t)(emit_pos(&c->e) - out[n]);
 }
@@ -582,7 +582,7 @@ static void string(struct context *c, const struct scan_insn *i)
     else if (op == 0xA4 && c->backwards && (i->prefixes & SCAN_PFX_REP) && !i->hint)
         movs_backwards(c, i);
     else
-        string_op(c, i, true, XLAT_STRING);
+        string_op(c, i, true, false, XLAT_STRING);
 }
 
 /* --- stack

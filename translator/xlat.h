@@ -30,7 +30,7 @@
  * [GOT register - some KiB or MiB]; a kernel its tables at [index + C1xxxxxxh], which wraps. A wrong guess ends in a guard. */
 #define XLAT_DISP_MIN (-(256 << 20))
 
-#define XLAT_VERSION 16u /* change it with anything that changes the bytes produced or their meaning */
+#define XLAT_VERSION 17u /* change it with anything that changes the bytes produced or their meaning */
 
 /* What the meaning of a page depends on beside its bytes: part of the cache key. */
 enum {
@@ -66,7 +66,7 @@ enum xlat_state {
     XLAT_AT_RCX9,   /* same as XLAT_AT, ecx held in r9d */
     XLAT_XCHG,      /* as XLAT_AT, but the two 8-bit halves of one register are exchanged: arg = register 0..3 (AL/AH..BL/BH) */
     XLAT_STRING,    /* as XLAT_AT, but esi/edi hold rebased 64-bit host addresses: truncate both to 32 bits (repeat counts
-                       are exact: a restarted repeat goes on) */
+                       are exact: a restarted repeat goes on); arg 1: elements of the repeat have been done */
     XLAT_AT_ESP,    /* as XLAT_AT, but ESP is r14d + 4 * (int8_t)arg: adjustments are saved up over pushes and pops */
     XLAT_RETRY,     /* in the middle of a short sequence that cannot be unwound but cannot fault either: let it run on and ask
                        again a few instructions later. Only for asynchronous signals; keep such sequences under 8 instructions */

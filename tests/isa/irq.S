@@ -288,6 +288,29 @@ test_main:
         setne %al
         CHECK "REP MOVSB: interrupted", %eax, $1
         CHECK "REP MOVSB: RF in the image", rep_norf, $0
+        # Backwards, as many elements as are moved one by one, and more
+        .irp n, 5, 9
+        BEGIN
+        movl $2f, rep_at
+        movl $\n, rep_full
+        sti
+        std
+1:      movl $0x800000, %esi
+        movl $0x900000, %edi
+        movl $\n, %ecx
+2:      rep movsb
+        testl %ecx, %ecx
+        jz 3f
+        incl other
+3:      cmpl $0x800000-\n, %esi
+        je 4f
+        incl other
+4:      UNTIL 1b
+        cli
+        cld
+        NONEBAD "REP MOVSB, \n backwards"
+        CHECK "REP MOVSB, \n backwards: RF in the image", rep_norf, $0
+        .endr
         BEGIN
         sti
 1:      movl $100, %ecx

@@ -634,6 +634,30 @@ START_TEST(pop_that_has_loaded_its_register_is_no_longer_before_the_instruction)
 }
 END_TEST
 
+/* STD; REP MOVSB: moved one by one at first. What interrupts it behind an element finds it begun, so that the image of EFLAGS has RF. */
+START_TEST(repeat_moved_one_by_one_is_begun_behind_the_first_element)
+{
+    struct xlat_verso v;
+    struct xlat_unwound u;
+    char text[64];
+    unsigned moved = 0, begun = 0;
+
+    xlat_verso_init(&v);
+    translate_bytes("\xFD\xF3\xA4\xF4", 4, 0, &v);
+    for (uint32_t at = 0; at < v.code_len; at += scan_disassemble(v.code + at, v.code_len - at, 64, 0, text, sizeof text)) {
+        EXPECT(xlat_unwind(v.unwind, v.unwind_len, at, &u));
+        if (u.state == XLAT_RETRY || u.guest_rel != 1)
+            continue;
+        EXPECT(moved ? u.state == XLAT_STRING && u.arg == 1 : u.state == XLAT_AT || (u.state == XLAT_STRING && u.arg == 0));
+        begun += moved != 0;
+        moved += v.code[at] == 0xA4;
+    }
+    ck_assert_uint_ge(moved, 2);
+    ck_assert_uint_gt(begun, 10);
+    xlat_verso_free(&v);
+}
+END_TEST
+
 START_TEST(falling_off_the_page_links_to_offset_4096)
 {
     struct xlat_verso v;
@@ -749,6 +773,7 @@ static Suite *suite(void)
     tcase_add_test(t, validator_on_harmless_code_accepts);
     tcase_add_test(t, branch_out_of_the_page_becomes_a_link_to_a_tail);
     tcase_add_test(t, pop_that_has_loaded_its_register_is_no_longer_before_the_instruction);
+    tcase_add_test(t, repeat_moved_one_by_one_is_begun_behind_the_first_element);
     tcase_add_test(t, falling_off_the_page_links_to_offset_4096);
     tcase_add_test(t, straddling_instruction_has_an_entry_that_leaves_through_straddle);
     tcase_add_test(t, unit_of_a_straddling_call_links_target_and_successor);
