@@ -359,9 +359,10 @@ static void emulate_faulting(struct machine *m)
     COUNT(m, FAULT_EMULATED);
     TRACE(m, PAGE_FAULT, m->fault_addr.v, m->fault_write, m->fault_site,
           m->fault_rip - (uint64_t)(uintptr_t)m->code_rx);
-    if (m->fault_chunk && window_mark_chunk(m, m->fault_addr, m->fault_user))
-        return; /* once more, in the other window */
-    if (m->fault_site) {
+    /* From now on in the other window; this time emulated, since a repeated string instruction may be under way: an interrupt taken here would
+     * find it as if not begun. */
+    bool settled = m->fault_chunk && window_mark_chunk(m, m->fault_addr, m->fault_user);
+    if (m->fault_site && !settled) {
         /* Legal, but not mappable (MMIO, user memory from the supervisor, code page): sites that do it often
          * get their own exit. */
         unsigned s = (eip ^ eip >> 12) % SITE_TABLE;
