@@ -593,6 +593,8 @@ static struct inst *inst_make(struct machine *m, struct page_code *pc, uint32_t 
     if (m->code_used + room > THUNK_BYTES + CODE_SIZE || m->inst_used == INST_MAX ||
         m->thunk_used + 64 > THUNK_MAX || m->link_used + v->link_count > LINK_MAX)
         code_flush_all(m);
+    bool fresh = pc->stored && !pc->insts;
+    uint64_t t = fresh ? machine_cpu_ns() : 0;
     prefault_code(m, m->code_used + room);
     prefault_table(m->inst_pool, sizeof(*m->inst_pool), m->inst_used + 1, &m->inst_touched, INST_MAX);
     prefault_table(m->link, sizeof(*m->link), m->link_used + v->link_count, &m->link_touched, LINK_MAX);
@@ -615,6 +617,8 @@ static struct inst *inst_make(struct machine *m, struct page_code *pc, uint32_t 
     *bucket = in;
     COUNT_ADD(m, CODE_BYTES, v->code_len);
     links_of_new(m, in);
+    if (fresh)
+        COUNT_ADD(m, PLACE_NS, machine_cpu_ns() - t);
     profile_placed(m, in);
     TRACE(m, PAGE_PLACE, lin, (uint64_t)pc->pfn * PAGE_SIZE_, v->code_len);
     return in;
@@ -890,7 +894,7 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
     if (cached) {
         uint64_t t = machine_cpu_ns();
         cache_hash_page(recto, &pc->hash_lo, &pc->hash_hi);
-        stored = !old && load_page(m, pc, recto, off);
+        stored = pc->stored = !old && load_page(m, pc, recto, off);
         COUNT_ADD(m, CACHE_NS, machine_cpu_ns() - t);
     } else {
         COUNT(m, PAGE_OFF);

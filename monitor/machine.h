@@ -120,6 +120,7 @@ void window_power_cycle(struct machine *m);
 struct page_code {
     uint32_t pfn, mode;
     bool unit, forced; /* forced: holds instructions made to be emulated because they kept faulting */
+    bool stored;       /* came from the cache */
     uint16_t unit_off;
     uint32_t pfn2; /* unit: the second page */
     uint64_t hash_lo, hash_hi;
