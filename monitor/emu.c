@@ -306,20 +306,13 @@ bool quick_mmio(struct vm *vm)
     if (off + size > PAGE_SIZE_ || !mmu_walk(vm, gva(lin), access, &page, &f) ||
         vm_frame(vm, page.page.v, d->store) != VM_NO_FRAME)
         return false;
-    uint8_t was = vm_doing(vm, RUN_DOING_DEVICES);
     uint64_t at = page.page.v + off;
-    uint32_t v;
     if (d->store) {
-        v = d->i.opcode >= 0xC0 ? (uint32_t)d->i.imm : reg_get(c, d->reg, size);
-        v &= 0xFFFFFFFFu >> (32 - 8 * size);
-        vm_mmio_access(vm, at, size, v, true);
-        dev_mmio_write(vm->bus, at, size, v);
+        uint32_t v = d->i.opcode >= 0xC0 ? (uint32_t)d->i.imm : reg_get(c, d->reg, size);
+        emu_mmio_write(vm, at, size, v & 0xFFFFFFFFu >> (32 - 8 * size));
     } else {
-        v = dev_mmio_read(vm->bus, at, size);
-        vm_mmio_access(vm, at, size, v, false);
-        reg_set(c, d->reg, size, v);
+        reg_set(c, d->reg, size, emu_mmio_read(vm, at, size));
     }
-    vm_doing(vm, was);
     c->eip += d->i.len;
     return true;
 }

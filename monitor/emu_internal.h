@@ -112,6 +112,9 @@ static inline void emu_stop(struct emu *e)
  * whatever the CPL. */
 uint32_t emu_lin_read(struct emu *e, uint32_t lin, unsigned size, bool user);
 void emu_lin_write(struct emu *e, uint32_t lin, unsigned size, uint32_t v, bool user);
+/* A device's memory, whoever found that gpa is: traced, and accounted for. */
+uint32_t emu_mmio_read(struct vm *vm, uint64_t gpa, unsigned size);
+void emu_mmio_write(struct vm *vm, uint64_t gpa, unsigned size, uint32_t v);
 void emu_lin_probe(struct emu *e, uint32_t lin, unsigned len, bool write,
                    bool user); /* raises what an access would */
 uint32_t emu_seg_check(struct emu *e, unsigned seg, uint32_t off, unsigned size,

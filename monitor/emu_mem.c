@@ -73,24 +73,32 @@ static struct span span_at(struct emu *e, uint32_t lin, unsigned access)
     return s;
 }
 
+uint32_t emu_mmio_read(struct vm *vm, uint64_t gpa, unsigned size)
+{
+    uint8_t was = vm_doing(vm, RUN_DOING_DEVICES);
+    uint32_t v = dev_mmio_read(vm->bus, gpa, size);
+    vm_doing(vm, was);
+    vm_mmio_access(vm, gpa, size, v, false);
+    return v;
+}
+
+void emu_mmio_write(struct vm *vm, uint64_t gpa, unsigned size, uint32_t v)
+{
+    uint8_t was = vm_doing(vm, RUN_DOING_DEVICES);
+    vm_mmio_access(vm, gpa, size, v, true);
+    dev_mmio_write(vm->bus, gpa, size, v);
+    vm_doing(vm, was);
+}
+
 static uint32_t span_read(struct emu *e, struct span s, unsigned size)
 {
-    if (s.p)
-        return host_load(s.p, size);
-    uint8_t was = vm_doing(e->vm, RUN_DOING_DEVICES);
-    uint32_t v = dev_mmio_read(e->vm->bus, s.gpa, size);
-    vm_doing(e->vm, was);
-    vm_mmio_access(e->vm, s.gpa, size, v, false);
-    return v;
+    return s.p ? host_load(s.p, size) : emu_mmio_read(e->vm, s.gpa, size);
 }
 
 static void span_write(struct emu *e, struct span s, unsigned size, uint32_t v)
 {
     if (!s.p) {
-        uint8_t was = vm_doing(e->vm, RUN_DOING_DEVICES);
-        vm_mmio_access(e->vm, s.gpa, size, v, true);
-        dev_mmio_write(e->vm->bus, s.gpa, size, v);
-        vm_doing(e->vm, was);
+        emu_mmio_write(e->vm, s.gpa, size, v);
         emu_stop(e); /* a device may have something to say */
         return;
     }

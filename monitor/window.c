@@ -166,6 +166,13 @@ static void rmap_remove(struct machine *m, struct region *r, unsigned page)
  * --------------------------------------------------------------------------------------------------------------
  */
 
+/* Linear pages of a window show frames from pfn on: one host call, page tables filled. False: the host has no room for more mappings. */
+static bool show_ram(const struct machine *m, const struct window *w, uint32_t lin, uint32_t pfn, unsigned n, bool write)
+{
+    return mmap(w->base + lin, (size_t)n * PAGE_SIZE_, write ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED | MAP_FIXED | MAP_POPULATE,
+                m->ram_fd, (off_t)pfn * PAGE_SIZE_) != MAP_FAILED;
+}
+
 static void unmap_host(struct machine *m, struct window *w, uint32_t lin, uint64_t len)
 {
     COUNT(m, MMAPS);
@@ -420,8 +427,7 @@ static bool move_page(struct machine *m, struct window *w, struct region *r, uns
         return false;
     bool write = may_write(m, w, &p, pfn);
     COUNT(m, MMAPS);
-    if (mmap(w->base + lin, PAGE_SIZE_, write ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED | MAP_FIXED | MAP_POPULATE, m->ram_fd,
-             (off_t)pfn * PAGE_SIZE_) == MAP_FAILED)
+    if (!show_ram(m, w, lin, pfn, 1, write))
         return false;
     COUNT(m, MOVE_COMPARE);
     rmap_remove(m, r, page);
@@ -770,8 +776,7 @@ static bool map_host(struct machine *m, struct window *w, uint32_t lin, uint32_t
     COUNT(m, MMAPS);
     COUNT_ADD(m, PAGES_MAPPED, n);
     for (int attempt = 0; attempt < 2; attempt++) {
-        if (mmap(w->base + lin, (size_t)n * PAGE_SIZE_, write ? PROT_READ | PROT_WRITE : PROT_READ,
-                 MAP_SHARED | MAP_FIXED | MAP_POPULATE, m->ram_fd, (off_t)pfn * PAGE_SIZE_) != MAP_FAILED)
+        if (show_ram(m, w, lin, pfn, n, write))
             return true;
         /* Most likely the host's limit of mappings per process: start over with few. */
         window_reset_all(m);

@@ -549,6 +549,19 @@ static void string_op(struct context *c, const struct scan_insn *i, bool rep, bo
         emit_mov32_rr(&c->e, CPU_EDI, CPU_EDI);
 }
 
+/* Goes on at the place that land() is called at if rcx is zero. Returns what land() wants. */
+static uint8_t *jrcxz(struct context *c)
+{
+    emit_1(&c->e, 0xE3);
+    emit_1(&c->e, 0);
+    return c->e.p;
+}
+
+static void land(struct context *c, uint8_t *from)
+{
+    from[-1] = (uint8_t)(c->e.p - from);
+}
+
 #define MOVES_SINGLE 5u
 
 /* A REP MOVS that probably goes backwards (the code in front has set DF): memmove() of a few bytes. Backwards it takes the processor 40 ns to
@@ -556,20 +569,18 @@ static void string_op(struct context *c, const struct scan_insn *i, bool rep, bo
  * front of the same instruction with less to do, or, behind the first, in the middle of it. */
 static void movs_backwards(struct context *c, const struct scan_insn *i)
 {
-    uint32_t out[MOVES_SINGLE];
+    uint8_t *out[MOVES_SINGLE];
 
     for (unsigned n = 0; n < MOVES_SINGLE; n++) {
         context_at(c, n ? XLAT_STRING : XLAT_AT, i->off, n != 0);
-        emit_1(&c->e, 0xE3); /* jrcxz */
-        emit_1(&c->e, 0);
-        out[n] = emit_pos(&c->e);
+        out[n] = jrcxz(c);
         string_op(c, i, false, n != 0, XLAT_RETRY);
         emit_lea32(&c->e, HOST_RCX, HOST_RCX, HOST_NONE, 0, -1);
     }
     context_at(c, XLAT_STRING, i->off, 1);
     string_op(c, i, true, true, XLAT_STRING);
     for (unsigned n = 0; n < MOVES_SINGLE; n++)
-        c->e.code[out[n] - 1] = (uint8_t)(emit_pos(&c->e) - out[n]);
+        land(c, out[n]);
 }
 
 static void string(struct context *c, const struct scan_insn *i)
@@ -767,20 +778,6 @@ static void pushf(struct context *c, const struct scan_insn *i)
     else
         pushf_plain(c, i);
     push_reg(c, HOST_R8);
-}
-
-/* Goes on at `ok` if ecx is zero (ecx saved in r9d beforehand), else through an exit. Returns where `ok` is
- * patched in. */
-static uint8_t *jrcxz(struct context *c)
-{
-    emit_1(&c->e, 0xE3);
-    emit_1(&c->e, 0);
-    return c->e.p;
-}
-
-static void land(struct context *c, uint8_t *from)
-{
-    from[-1] = (uint8_t)(c->e.p - from);
 }
 
 /* What POPF changes beside the flags the host holds is left to the emulator: the exit is taken unless those

@@ -44,6 +44,11 @@ json() {
     python3 -c 'import json,sys; d=json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$1" "$2"
 }
 
+# assemble_guest SOURCE.S PROGRAM: a bare-metal guest, started at _start, from 1 MiB on. .include looks beside the source.
+assemble_guest() {
+    as --32 -I "$(dirname "$1")" -o "$2.o" "$1" && ld --no-warn-rwx-segments -m elf_i386 -N -Ttext=0x100000 -e _start -o "$2" "$2.o"
+}
+
 # Makes the micro guests once (several tests may ask at the same time); skips the test where that cannot be done.
 need_guests() {
     mkdir -p "$GUESTS"

@@ -8,7 +8,7 @@ ways=${ISA_WAYS:-translated emulated lockstep cold warm}
 for source in "$@"; do
     name=$(basename "$source" .S)
     elf=$tmp/$name.elf
-    { as --32 -I . -o "$tmp/$name.o" "$name.S" && ld --no-warn-rwx-segments -m elf_i386 -N -Ttext=0x100000 -e _start -o "$elf" "$tmp/$name.o"; } ||
+    assemble_guest "$name.S" "$elf" ||
         { fail "$name: does not assemble"; continue; }
     read -ra own < <(sed -n 's/^# run with: //p' "$name.S") # options of the guest's own
     first=

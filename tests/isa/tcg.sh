@@ -12,7 +12,7 @@ echo "| guest | Verso | TCG | TCG ended with |"
 echo "|---|---|---|---|"
 for source in "$@"; do
     name=$(basename "$source" .S)
-    as --32 -I . -o "$tmp/o" "$name.S" && ld --no-warn-rwx-segments -m elf_i386 -N -Ttext=0x100000 -e _start -o "$tmp/elf" "$tmp/o" || exit 1
+    assemble_guest "$name.S" "$tmp/elf" || exit 1
     read -ra own < <(sed -n 's/^# run with: //p' "$name.S")
     timeout 60 "$VERSO" run --kernel "$tmp/elf" --no-stdin --no-cache "${own[@]}" </dev/null >"$tmp/verso" 2>/dev/null
     got=0

@@ -4,8 +4,7 @@
 . "$(dirname "$0")/../guest/lib.sh"
 here=$(dirname "$0")
 sed -e '/^ *# /d' "$here/gdb_guest.inc" >"$tmp/guest.S"
-{ as --32 -o "$tmp/guest.o" "$tmp/guest.S" &&
-    ld -m elf_i386 --no-warn-rwx-segments -N -Ttext=0x100000 -e _start -o "$tmp/guest" "$tmp/guest.o"; } || fail "the guest does not assemble"
+assemble_guest "$tmp/guest.S" "$tmp/guest" || fail "the guest does not assemble"
 for way in "" --emulate --lockstep; do
     # shellcheck disable=SC2086 # none or one
     VERSO=$VERSO timeout 100 python3 "$here/gdb_session.py" "$tmp/guest" "$tmp" $way || fail "session with ${way:-translated code}"

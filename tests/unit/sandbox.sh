@@ -7,7 +7,7 @@ cat >"$tmp/loop.S" <<'END'
         .globl _start
 _start: jmp _start
 END
-{ as --32 -o "$tmp/loop.o" "$tmp/loop.S" && ld --no-warn-rwx-segments -m elf_i386 -N -Ttext=0x100000 -e _start -o "$tmp/loop" "$tmp/loop.o"; } ||
+assemble_guest "$tmp/loop.S" "$tmp/loop" ||
     skip "no assembler for 32-bit code"
 
 # modes PID: the modes of its threads, each once.

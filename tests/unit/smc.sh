@@ -2,9 +2,7 @@
 # Pages that are written while they run: their code is emulated for a while instead of being translated after each store, and is
 # translated in the end. (That the results are right is tests/isa/smc.S's own matter.)
 . "$(dirname "$0")/../guest/lib.sh"
-isa=$VERSO_SOURCE/tests/isa
-as --32 -I "$isa" -o "$tmp/smc.o" "$isa/smc.S" &&
-    ld --no-warn-rwx-segments -m elf_i386 -N -Ttext=0x100000 -e _start -o "$tmp/smc.elf" "$tmp/smc.o" || fail "does not assemble"
+assemble_guest "$VERSO_SOURCE/tests/isa/smc.S" "$tmp/smc.elf" || fail "does not assemble"
 expect_status 1 "the guest of self-modifying code" timeout 60 "$VERSO" run --kernel "$tmp/smc.elf" --no-stdin --no-cache --stats=json \
     --stats-to "$tmp/stats.json"
 count() {

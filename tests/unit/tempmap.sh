@@ -2,9 +2,7 @@
 # Pages that lose their mapping again and again: a use of some length gets a mapping of its own instead of a host fault for each access,
 # one access gets none. (That the results are right is tests/isa/tempmap.S's own matter.)
 . "$(dirname "$0")/../guest/lib.sh"
-isa=$VERSO_SOURCE/tests/isa
-as --32 -I "$isa" -o "$tmp/guest.o" "$isa/tempmap.S" &&
-    ld --no-warn-rwx-segments -m elf_i386 -N -Ttext=0x100000 -e _start -o "$tmp/guest.elf" "$tmp/guest.o" || fail "does not assemble"
+assemble_guest "$VERSO_SOURCE/tests/isa/tempmap.S" "$tmp/guest.elf" || fail "does not assemble"
 expect_status 1 "the guest of temporary mappings" timeout 60 "$VERSO" run --kernel "$tmp/guest.elf" --no-stdin --no-cache --stats=json \
     --stats-to "$tmp/stats.json"
 count() {
