@@ -63,12 +63,13 @@ static void *watch_main(void *arg)
     }
 }
 
-/* From now on whatever arrives calls. */
+/* From now on whatever arrives calls, and so does what has been received and not looked at. A call may be about the descriptor watched
+ * before: gdb_answer() finds nothing then. */
 static void watch(struct gdb *g)
 {
     char c = CONTROL_WATCH;
     g->watched = g->fd >= 0 ? g->fd : g->m->cfg->gdb->listen_fd;
-    g->called = 0;
+    g->called = g->in_at < g->in_len;
     (void)!write(g->control[1], &c, 1);
 }
 

@@ -164,7 +164,7 @@ struct run_config {
 
 /* A debugger's service (gdb.h). */
 struct run_gdb {
-    int listen_fd; /* a listening stream socket, the caller's */
+    int listen_fd; /* a listening stream socket that does not block, the caller's */
     bool wait;     /* stop before the first instruction until a debugger says go on */
     int (*exit_status)(const struct run_result *res); /* what a debugger is told when the run has ended: 0..255 */
 };

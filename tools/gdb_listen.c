@@ -38,7 +38,7 @@ static int listen_unix(const char *where, const char *path)
     if (strlen(path) >= sizeof(a.sun_path))
         return failed(where, "the path is too long for a socket", -1);
     memcpy(a.sun_path, path, strlen(path));
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return failed(where, strerror(errno), fd);
     remove_socket(path);
@@ -66,7 +66,7 @@ static int listen_tcp(const char *where, const char *host, const char *port)
     if (error)
         return failed(where, gai_strerror(error), -1);
     for (const struct addrinfo *a = list; a && fd < 0; a = a->ai_next) {
-        fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
+        fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->ai_protocol);
         error = errno;
         if (fd < 0)
             continue;
