@@ -110,11 +110,14 @@ void window_power_cycle(struct machine *m);
 /* -- code.c: patched pages in memory
  * -------------------------------------------------------------------------------------- */
 
-#define CODE_SIZE    (192ull << 20)
+#define CODE_SIZE    (200ull << 20)
 #define CODE_GRANULE 256u /* instances start at multiples of it */
 #define INST_MAX     65536u
-#define THUNK_MAX    (1u << 18)
-#define THUNK_SIZE   32u
+#define THUNK_SIZE   32u /* a thunk's number is its offset in code memory in these */
+/* Thunks lie near their code: a jump across more than a MiB costs 1 to 2 cycles more on some processors (Zen 4). Each segment begins with room for
+ * some; what does not fit goes where code memory ends at the time. */
+#define CODE_SEGMENT  (512u << 10)
+#define CODE_SEGMENTS ((unsigned)(CODE_SIZE / CODE_SEGMENT))
 
 /* The verso of one guest page in one mode, as made or loaded. */
 struct page_code {
@@ -146,7 +149,7 @@ struct inst {
     struct page_code *page;
     uint32_t lin;                /* linear address of the page */
     uint32_t code_off, code_len; /* offset from code_rx */
-    struct inst *next;           /* of the same page_code, or of the free list */
+    struct inst *next;           /* of the same page_code */
     struct inst *next_in_hash;
     uint32_t thunks;                 /* list of thunk numbers + 1 */
     uint32_t in_links;               /* list of link records + 1 that jump into this one */
@@ -273,14 +276,15 @@ struct machine {
     uint64_t code_used, code_touched;
     uint32_t inst_touched, link_touched; /* items of the tables that have memory */
     uintptr_t heap_touched;
-    struct inst **code_owner; /* by granule: the instance, NULL between */
-    uint32_t thunk_used;
-    struct thunk *thunk;
+    struct inst **code_owner; /* by granule: the instance, a mark for thunks, NULL between */
+    struct {
+        uint32_t next, end; /* numbers of the free thunks */
+    } thunk_room[CODE_SEGMENTS];
+    struct thunk *thunk; /* by number */
     uint32_t *thunk_hash;
     struct page_code **page_hash;
     struct inst *inst_pool;
     struct inst **inst_hash;
-    struct inst *inst_free;
     uint32_t inst_used;
     struct link_rec *link;
     uint32_t link_used;

@@ -114,7 +114,6 @@ static inline bool xlat_stub_emulates(uint32_t s)
 
 struct cpu {
     /* -- Part 1: reached by translated code through r13. ------------------------------------------------------ */
-    uint64_t stub[20];       /* host addresses, by enum xlat_stub */
     uint64_t ibtc;           /* host address of the current indirect-branch table: uint64_t[ibtc_mask+1] of host addresses */
     uint64_t ibtc_mask;      /* for pext: a low-bit mask; index = (eip + ror32(eip, 4)) & mask */
     uint32_t vif;            /* CPU_IF or 0: the virtual IF. Authoritative at all times */
@@ -123,6 +122,7 @@ struct cpu {
     uint32_t pad0;
     uint64_t mask_host_flags; /* constant CPU_HOST_FLAGS, for pext/pdep */
     uint64_t mask_if;         /* constant CPU_IF */
+    uint64_t stub[20];       /* host addresses, by enum xlat_stub. What stands in front of them is reached with short displacements */
     uint64_t seg_base[6];    /* zero-extended bases, by segment number, for accesses through FS and GS */
     uint64_t seg_window[6];  /* host base to use with them: the window, or a PROT_NONE window when the segment is unusable or
                                 not writable data of limit FFFFFFFFh (the fault handler then emulates) */

@@ -22,7 +22,6 @@
 #include <string.h>
 
 #define MAX_OPERANDS ZYDIS_MAX_OPERAND_COUNT
-#define CODE_MAX     (8u << 20)
 
 typedef ZydisDecodedInstruction insn_t;
 typedef ZydisDecodedOperand operand_t;
@@ -452,8 +451,8 @@ static bool check_branch(struct check *c)
         return true; /* targets were checked in the first walk */
     if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || i->operand_width != 64)
         return refuse(c, "indirect branch");
-    if (o->mem.base == ZYDIS_REGISTER_R13 &&
-        (o->mem.disp.value % 8 != 0 || o->mem.disp.value >= 8 * (int64_t)XLAT_STUB_OF_VERSOS))
+    int64_t stub = o->mem.disp.value - (int64_t)offsetof(struct cpu, stub);
+    if (o->mem.base == ZYDIS_REGISTER_R13 && (stub < 0 || stub % 8 != 0 || stub >= 8 * (int64_t)XLAT_STUB_OF_VERSOS))
         return refuse(c, "branch through something else than a stub");
     return o->mem.base == ZYDIS_REGISTER_R13 || o->mem.base == ZYDIS_REGISTER_R10
                ? true
@@ -617,7 +616,7 @@ bool xlat_validate(const struct xlat_verso *v, char *why, size_t why_size)
 
     if (why_size)
         why[0] = 0;
-    if (v->code_len > CODE_MAX)
+    if (v->code_len > XLAT_CODE_MAX)
         return refuse(&c, "too long");
     ZydisDecoderInit(&d, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
     c.start = calloc(v->code_len / 8 + 1, 1);

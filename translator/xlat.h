@@ -30,7 +30,7 @@
  * [GOT register - some KiB or MiB]; a kernel its tables at [index + C1xxxxxxh], which wraps. A wrong guess ends in a guard. */
 #define XLAT_DISP_MIN (-(256 << 20))
 
-#define XLAT_VERSION 17u /* change it with anything that changes the bytes produced or their meaning */
+#define XLAT_VERSION 18u /* change it with anything that changes the bytes produced or their meaning */
 
 /* What the meaning of a page depends on beside its bytes: part of the cache key. */
 enum {
@@ -99,6 +99,9 @@ enum xlat_hint {
     XLAT_HINT_USER, /* CPL 0: the operand lies where user_window[] says, by its address. Needs BMI2 */
     XLAT_HINT_WRAP, /* the address wraps round at 4 GiB */
 };
+
+/* No verso has more host code; a page of the longest forms stays well below. */
+#define XLAT_CODE_MAX (448u << 10)
 
 enum xlat_status { XLAT_OK = 0, XLAT_NO_MEMORY, XLAT_TOO_BIG };
 

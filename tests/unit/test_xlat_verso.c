@@ -17,6 +17,8 @@
             ck_abort_msg("%s", #x);                                                                          \
     } while (0)
 
+_Static_assert(offsetof(struct cpu, stub) == 48 && XLAT_STUB_OF_VERSOS == 16, "the branches through stubs in the tables below");
+
 static struct scan_page page;
 static uint32_t seed_state;
 
@@ -480,8 +482,9 @@ static const struct hostile hostile[] = {
     H("mov eax, [r13-4]", "\x41\x8B\x45\xFC"),
     H("mov eax, [r13+4096]", "\x41\x8B\x85\0\x10\0\0"),
     H("jmp rax", "\xFF\xE0"),
-    H("jmp [r13+128]", "\x41\xFF\xA5\x80\0\0\0"),
-    H("jmp [r13+4]", "\x41\xFF\x65\x04"),
+    H("jmp [r13+176]", "\x41\xFF\xA5\xB0\0\0\0"),
+    H("jmp [r13+52]", "\x41\xFF\x65\x34"),
+    H("jmp [r13+40]", "\x41\xFF\x65\x28"),
     H("jmp [r10+r9*8]", "\x43\xFF\x24\xCA"),
     H("retf", "\xCB"),
     H("ret 8", "\xC2\x08\0"),
@@ -540,7 +543,7 @@ static bool validate_bytes(const char *bytes, size_t len, char *why, size_t why_
     struct xlat_verso v = {.code = code, .unwind = unwind};
 
     memcpy(code, bytes, len);
-    memcpy(code + len, "\x41\xFF\x65\x00", 4); /* jmp [r13]: a proper end */
+    memcpy(code + len, "\x41\xFF\x65\x30", 4); /* jmp [r13+48], the first stub: a proper end */
     v.code_len = (uint32_t)len + 4;
     unwind_begin(&w);
     (void)unwind_put(&w, unwind, &first);
@@ -683,7 +686,7 @@ START_TEST(straddling_instruction_has_an_entry_that_leaves_through_straddle)
     at = xlat_entry(v.unwind, v.unwind_len, 4093);
     ck_assert_int_ge(at, 0);
     ck_assert_uint_eq(v.code[at], 0x41);
-    ck_assert_uint_eq(v.code[at + 9], 8 * XLAT_STUB_STRADDLE);
+    ck_assert_uint_eq(v.code[at + 9], offsetof(struct cpu, stub) + 8 * XLAT_STUB_STRADDLE);
     ck_assert_uint_eq(v.link_count, 0);
     xlat_verso_free(&v);
 }
