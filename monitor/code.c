@@ -1210,6 +1210,7 @@ void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip)
     if (eip - in->lin >= PAGE_SIZE_)
         return;
     int32_t host = entry_of(pc, off);
+    bool again = bit(pc->emulate, off); /* its entry leads to the emulator: what faulted has none (the way from an STD to a CLD) */
     set_bit(pc->emulate, off);
     TRACE(m, PAGE_FORCE, eip, 0);
     struct scan_insn insn;
@@ -1217,7 +1218,7 @@ void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip)
                                 &insn) != SCAN_OK)
         return;
     /* The instruction behind it must have an entry to go on at. */
-    bool room = host >= 0 && (uint32_t)host + 5 <= in->code_len &&
+    bool room = !again && host >= 0 && (uint32_t)host + 5 <= in->code_len &&
                 (off + insn.len >= SCAN_PAGE_SIZE || entry_of(pc, off + insn.len) >= 0);
     for (unsigned i = 1; i < 5 && room; i++) {
         struct xlat_unwound u;

@@ -142,8 +142,9 @@ static const uint8_t *insn_bytes(const struct context *c, const struct scan_insn
 
 static void emulate_as(struct context *c, const struct scan_insn *i, enum xlat_stub stub)
 {
-    if (c->esp_delta) {
+    if (c->esp_delta || c->backwards) {
         context_settle_esp(c);
+        context_settle_df(c);
         context_at(c, XLAT_AT, i->off, 0);
     }
     context_exit(c, stub, i->off);
@@ -527,22 +528,22 @@ static void rebase(struct context *c, const struct scan_insn *i, unsigned reg)
 }
 
 /* One host instruction of the guest's string instruction. The window is aligned to 4 GiB: the low half of a rebased pointer is the guest's
- * own. begun: elements have been moved. after: the state behind it. */
-static void string_op(struct context *c, const struct scan_insn *i, bool rep, bool begun, enum xlat_state after)
+ * own. */
+static void string_op(struct context *c, const struct scan_insn *i)
 {
     unsigned op = i->opcode & 0xFE;
     bool si = op == 0xA4 || op == 0xA6 || op == 0xAC, di = op != 0xAC;
 
     if (si) {
         rebase(c, i, CPU_ESI);
-        context_at(c, XLAT_STRING, i->off, begun);
+        context_at(c, XLAT_STRING, i->off, 0);
     }
     if (di)
         rebase(c, i, CPU_EDI);
-    context_at(c, XLAT_STRING, i->off, begun);
-    put_prefixes(c, i, rep);
+    context_at(c, XLAT_STRING, i->off, 0);
+    put_prefixes(c, i, true);
     emit_1(&c->e, i->opcode);
-    context_at(c, after, insn_next(i), 0);
+    context_at(c, XLAT_STRING, insn_next(i), 0);
     if (si)
         emit_mov32_rr(&c->e, CPU_ESI, CPU_ESI);
     if (di)
@@ -562,24 +563,49 @@ static void land(struct context *c, uint8_t *from)
     from[-1] = (uint8_t)(c->e.p - from);
 }
 
-#define MOVES_SINGLE 5u
-
-/* A REP MOVS that probably goes backwards (the code in front has set DF): memmove() of a few bytes. Backwards it takes the processor 40 ns to
- * begin (measured on Zen 4; forwards 4), so the first elements are moved one by one: right in either direction. In front of each, the guest is in
- * front of the same instruction with less to do, or, behind the first, in the middle of it. */
-static void movs_backwards(struct context *c, const struct scan_insn *i)
+/* One element of MOVS from top to bottom; rcx too with a repeat. From the store on it cannot be started over: it may have overwritten what
+ * was loaded. */
+static void move_downwards(struct context *c, const struct scan_insn *i, bool rep)
 {
-    uint8_t *out[MOVES_SINGLE];
+    static const struct emit_mem from = {HOST_WINDOW, CPU_ESI, 0, 0}, to = {HOST_WINDOW, CPU_EDI, 0, 0};
+    int32_t size = i->opcode == 0xA4 ? 1 : i->opsize;
+    unsigned wide = i->opcode & 1;
 
-    for (unsigned n = 0; n < MOVES_SINGLE; n++) {
-        context_at(c, n ? XLAT_STRING : XLAT_AT, i->off, n != 0);
-        out[n] = jrcxz(c);
-        string_op(c, i, false, n != 0, XLAT_RETRY);
+    put_prefixes(c, i, false);
+    emit_op_mem(&c->e, 0, SCAN_MAP_1B, 0x8A | wide, HOST_R8, from);
+    put_prefixes(c, i, false);
+    emit_op_mem(&c->e, 0, SCAN_MAP_1B, 0x88 | wide, HOST_R8, to);
+    context_at(c, XLAT_RETRY, 0, 0);
+    emit_lea32(&c->e, CPU_ESI, CPU_ESI, HOST_NONE, 0, -size);
+    emit_lea32(&c->e, CPU_EDI, CPU_EDI, HOST_NONE, 0, -size);
+    if (rep)
         emit_lea32(&c->e, HOST_RCX, HOST_RCX, HOST_NONE, 0, -1);
+}
+
+#define MOVES_UNROLLED 2u
+
+/* MOVS where DF is known to be set. With a repeat, the guest is in front of the same instruction with less to do behind each element, and,
+ * behind the first, in the middle of it. */
+static void movs_downwards(struct context *c, const struct scan_insn *i)
+{
+    uint8_t *out[1 + MOVES_UNROLLED];
+    uint32_t again = 0;
+
+    if (!op_is_repeated_move(i)) {
+        move_downwards(c, i, false);
+        return;
     }
-    context_at(c, XLAT_STRING, i->off, 1);
-    string_op(c, i, true, true, XLAT_STRING);
-    for (unsigned n = 0; n < MOVES_SINGLE; n++)
+    for (unsigned n = 0; n <= MOVES_UNROLLED; n++) {
+        if (n == 1)
+            again = emit_pos(&c->e);
+        context_at(c, XLAT_STRING, i->off, XLAT_ARG_DF | (n ? XLAT_ARG_BEGUN : 0));
+        out[n] = jrcxz(c);
+        move_downwards(c, i, true);
+    }
+    context_at(c, XLAT_STRING, i->off, XLAT_ARG_DF | XLAT_ARG_BEGUN);
+    emit_1(&c->e, 0xEB);
+    emit_1(&c->e, (again - emit_pos(&c->e) - 1) & 0xFF);
+    for (unsigned n = 0; n <= MOVES_UNROLLED; n++)
         land(c, out[n]);
 }
 
@@ -590,10 +616,10 @@ static void string(struct context *c, const struct scan_insn *i)
 
     if (i->adsize != 4 || (si && is_far_seg(i)))
         emulate(c, i);
-    else if (op == 0xA4 && c->backwards && (i->prefixes & SCAN_PFX_REP) && !i->hint)
-        movs_backwards(c, i);
+    else if (c->backwards)
+        movs_downwards(c, i);
     else
-        string_op(c, i, true, false, XLAT_STRING);
+        string_op(c, i);
 }
 
 /* --- stack
@@ -1410,10 +1436,51 @@ bool op_works_on_esp(const struct context *c, const struct scan_insn *i)
     }
 }
 
+bool op_is_std(const struct context *c, const struct scan_insn *i)
+{
+    return i->map == SCAN_MAP_1B && i->opcode == 0xFD && !must_emulate(c, i);
+}
+
+bool op_is_cld(const struct context *c, const struct scan_insn *i)
+{
+    return i->map == SCAN_MAP_1B && i->opcode == 0xFC && !must_emulate(c, i);
+}
+
+bool op_is_repeated_move(const struct scan_insn *i)
+{
+    return i->map == SCAN_MAP_1B && (i->opcode & 0xFE) == 0xA4 && (i->prefixes & (SCAN_PFX_REP | SCAN_PFX_REPNE));
+}
+
+bool op_works_backwards(const struct context *c, const struct scan_insn *i)
+{
+    struct op_row row = row_of(i);
+
+    if (must_emulate(c, i) || (scan_has_mem(i) && mem_is_odd(i)))
+        return false;
+    switch ((enum action)row.action) {
+    case COPY:
+        return !op_is_std(c, i) && !op_is_cld(c, i);
+    case NOP:
+    case OPREG:
+    case INCDEC:
+    case BSWAP:
+    case LEA:
+    case MOFFS:
+        return true;
+    case MODRM:
+    case DIGIT:
+        return !exchanges_halves(i, row.fields);
+    case JCC:
+        return !is_opsize16(i);
+    case STRING:
+        return (i->opcode & 0xFE) == 0xA4 && i->adsize == 4 && !is_far_seg(i) && !i->hint;
+    default:
+        return false;
+    }
+}
+
 void op_translate(struct context *c, const struct scan_insn *i)
 {
-    if (i->map == SCAN_MAP_1B && (i->opcode & 0xFE) == 0xFC)
-        c->backwards = i->opcode & 1; /* STD, CLD */
     struct op_row row = row_of(i);
 
     if (must_emulate(c, i)) {

@@ -99,6 +99,10 @@ void context_at(struct context *c, enum xlat_state state, int32_t guest_rel, uns
         r.state = XLAT_AT_ESP;
         r.arg = (uint8_t)(c->esp_delta / 4);
     }
+    if (state == XLAT_AT && c->backwards) {
+        r.state = XLAT_STRING;
+        r.arg = XLAT_ARG_DF;
+    }
     record(c, &r);
 }
 
@@ -109,6 +113,13 @@ void context_settle_esp(struct context *c)
     c->esp_delta = 0;
     if (by)
         emit_lea32(&c->e, HOST_ESP, HOST_ESP, HOST_NONE, 0, by);
+}
+
+void context_settle_df(struct context *c)
+{
+    if (c->backwards)
+        emit_1(&c->e, 0xFD);
+    c->backwards = false;
 }
 
 static void entry_at(struct context *c, uint32_t off)
@@ -371,6 +382,111 @@ static bool needs_esp(const struct context *c, unsigned n)
     return n + 1 < c->page->count && c->page->insn[n + 1].flow == SCAN_FLOW_JCC;
 }
 
+/* --- DF
+ * ------------------------------------------------------------------------------------------------------ *
+ * STD, a few REP MOVS, CLD: memmove() where the operands overlap. To change DF and back takes the processor 31 ns (Zen 4), a CLD that changes nothing
+ * one; a REP that goes down takes another 22 to begin, and each element what it takes by instructions of its own. So what stands between STD
+ * and CLD is emitted twice. First, for the way that comes from the STD, with the host's DF clear: MOVS becomes a loop, CLD nothing. This copy has
+ * no entries; what leaves it otherwise than by the CLD sets DF on its way. Behind it the usual code, for what comes from elsewhere: back from a
+ * page fault, mostly. bunzip2, which moves a few bytes for each symbol, runs in 0.7 of the time. */
+#define DOWN_INSNS 24u /* of the copy: a libc's memmove() has 11 */
+#define DOWN_BRANCHES 8u
+
+struct down_branch {
+    uint32_t field; /* host offset of its rel32 */
+    int32_t target;
+};
+
+/* The number of the instruction that ends the copy to be made behind the STD that instruction n is; 0 if it is none, or nothing is moved. */
+static unsigned downwards_end(const struct context *c, unsigned n)
+{
+    const struct scan_page *page = c->page;
+    unsigned end = n + 1, branches = 0;
+    bool moves = false;
+
+    if (c->step || page->unit || !op_is_std(c, &page->insn[n]))
+        return 0;
+    for (; end < page->count && end - n <= DOWN_INSNS; end++) {
+        const struct scan_insn *i = &page->insn[end];
+
+        branches += i->flow == SCAN_FLOW_JCC;
+        if (i->off != insn_next(i - 1) || !op_works_backwards(c, i) || branches > DOWN_BRANCHES)
+            break;
+        moves |= op_is_repeated_move(i);
+    }
+    return moves ? end : 0;
+}
+
+/* Branches to rel end here. Returns whether there were any. */
+static bool land_branches(struct context *c, struct down_branch *b, unsigned count, int32_t rel)
+{
+    bool any = false;
+
+    for (unsigned n = 0; n < count; n++) {
+        if (!b[n].field || b[n].target != rel)
+            continue;
+        uint32_t distance = emit_pos(&c->e) - (b[n].field + 4);
+        memcpy(c->e.code + b[n].field, &distance, 4);
+        b[n].field = 0;
+        any = true;
+    }
+    return any;
+}
+
+/* To the usual code for rel. */
+static void leave_downwards(struct context *c, int32_t rel)
+{
+    context_at(c, XLAT_AT, rel, 0);
+    context_settle_df(c);
+    context_at(c, XLAT_AT, rel, 0);
+    context_transfer(c, rel);
+}
+
+/* Host code of the STD that instruction n is, and of those behind it up to end. */
+static void emit_downwards(struct context *c, unsigned n, unsigned end)
+{
+    const struct scan_insn *i = &c->page->insn[n];
+    struct down_branch branch[DOWN_BRANCHES];
+    unsigned count = 0;
+
+    context_settle_esp(c);
+    context_at(c, XLAT_AT, i->off, 0);
+    emit_1(&c->e, 0xFC); /* the guest may have set DF before */
+    c->backwards = true;
+    c->fold = false;
+    for (i++; i < &c->page->insn[end]; i++) {
+        if (!reserve(c))
+            return;
+        land_branches(c, branch, count, i->off);
+        context_at(c, XLAT_AT, i->off, 0);
+        if (i->flow != SCAN_FLOW_JCC) {
+            op_translate(c, i);
+            continue;
+        }
+        emit_1(&c->e, 0x0F);
+        emit_1(&c->e, 0x80 | (i->opcode & 15));
+        branch[count++] = (struct down_branch){emit_pos(&c->e), i->target};
+        emit_4(&c->e, 0);
+    }
+    if (!reserve(c))
+        return;
+    int32_t rel = insn_next(i - 1);
+    land_branches(c, branch, count, rel);
+    bool is_cld = end < c->page->count && i->off == rel && op_is_cld(c, i);
+    if (is_cld)
+        c->backwards = false;
+    leave_downwards(c, is_cld ? insn_next(i) : rel);
+    for (unsigned k = 0; k < count; k++) {
+        if (!reserve(c))
+            return;
+        c->backwards = true;
+        rel = branch[k].target;
+        if (land_branches(c, branch, count, rel))
+            leave_downwards(c, rel);
+    }
+    c->backwards = false;
+}
+
 /* --- loop heads
  * ------------------------------------------------------------------------------------------------------ */
 
@@ -479,7 +595,11 @@ static void emit_items(struct context *c)
             entry_at(c, i->off);
         c->open = true;
         c->fold = !c->step && !page->unit && op_works_on_esp(c, i);
-        op_translate(c, i);
+        unsigned end = downwards_end(c, n);
+        if (end)
+            emit_downwards(c, n, end);
+        else
+            op_translate(c, i);
         if (!c->open) {
             c->esp_delta = 0;
             continue;

@@ -96,6 +96,8 @@ static uint32_t apply(const struct xlat_unwound *u, greg_t *g, uint32_t lin)
     case XLAT_STRING:
         g[REG_RSI] &= 0xFFFFFFFF;
         g[REG_RDI] &= 0xFFFFFFFF;
+        if (u->arg & XLAT_ARG_DF)
+            g[REG_EFL] |= CPU_DF;
         break;
     case XLAT_AT_ESP:
         g[REG_R14] = (uint32_t)g[REG_R14] + 4u * (uint32_t)(int8_t)u->arg;
