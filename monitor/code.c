@@ -3,10 +3,11 @@
  * page_code  the verso of one guest-physical page in one mode, position-independent, as the cache stores it
  * inst       a copy of it in executable memory for one linear address of that page, its relocations applied
  * thunk      the check in front of an entry: `r8d == this EIP?` without touching flags; what the
- * indirect-branch tables point to
+ * indirect-branch tables point to. Its JRCXZ is taken where the EIP is right: the processor tells jumps apart by the
+ * taken ones before them, and so predicts a byte-code interpreter's next jump better than with a check that falls through
  *
- * Code memory is one memfd mapped twice, writable and executable (W^X by address). It is filled from one end
- * and emptied as a whole when full. Dropped instances stay in place until then, unreachable: their thunks
+ * Code memory is one memfd mapped twice, writable and executable (W^X by address). It is filled from one end,
+ * with thunks between the instances (CODE_SEGMENT), and emptied as a whole when full. Dropped instances stay in place until then, unreachable: their thunks
  * lead to the miss stub, links into them are taken back and the shadow stack is emptied.
  *
  * Direct branches are linked page to page. Supervisor: one window serves all of its address spaces, so a link
@@ -41,7 +42,10 @@
 #define USER_LINKS_TRIED 256u
 #define ENTRY_PATIENCE   3u
 #define INST_HASH        65536u
-#define THUNK_BYTES      ((uint64_t)THUNK_MAX * THUNK_SIZE)
+#define THUNK_NUMBERS    ((uint32_t)(CODE_SIZE / THUNK_SIZE))
+#define THUNK_RUN        4096u  /* bytes taken for thunks at a time */
+#define THUNK_RUN_FIRST  16384u /* at the beginning of a segment */
+_Static_assert(XLAT_CODE_MAX <= CODE_SEGMENT - THUNK_RUN_FIRST, "a verso fits in a segment of code memory");
 
 struct thunk {
     uint32_t eip;
@@ -49,6 +53,9 @@ struct thunk {
     uint32_t next_of_inst, next_in_hash; /* + 1 */
     bool check;                          /* begins with the check of r8d */
 };
+
+/* In code_owner[]: thunks. */
+static struct inst thunk_owner;
 
 struct link_rec {
     struct inst *from, *to;         /* to: linked at present */
@@ -84,8 +91,8 @@ static void arrays(struct machine *m, struct array out[ARRAYS])
         (void **)&m->field, (n) * sizeof(*m->field)                                                          \
     }
     const struct array all[ARRAYS] = {
-        ARRAY(code_owner, (THUNK_BYTES + CODE_SIZE) / CODE_GRANULE),
-        ARRAY(thunk, THUNK_MAX),
+        ARRAY(code_owner, CODE_SIZE / CODE_GRANULE),
+        ARRAY(thunk, THUNK_NUMBERS),
         ARRAY(thunk_hash, THUNK_HASH),
         ARRAY(page_hash, PAGE_HASH),
         ARRAY(inst_hash, INST_HASH),
@@ -102,7 +109,7 @@ static void arrays(struct machine *m, struct array out[ARRAYS])
 
 bool code_init(struct machine *m, char *err, size_t err_size)
 {
-    uint64_t total = THUNK_BYTES + CODE_SIZE;
+    const uint64_t total = CODE_SIZE;
     m->code_fd = memfd_create("verso-code", MFD_CLOEXEC);
     if (m->code_fd < 0 || ftruncate(m->code_fd, (off_t)total) != 0)
         goto fail;
@@ -125,7 +132,7 @@ bool code_init(struct machine *m, char *err, size_t err_size)
     if (!m->scan || !m->code_fill)
         goto fail;
     memset(m->code_fill, 0xCC, CODE_FILL);
-    m->code_used = m->code_touched = THUNK_BYTES;
+    m->code_used = m->code_touched = 0;
     m->options = xlat_host_options();
     m->fingerprint = xlat_fingerprint(m->options);
     return true;
@@ -179,9 +186,8 @@ void code_destroy(struct machine *m)
             next = pc->next;
             page_code_free(pc);
         }
-    uint64_t total = THUNK_BYTES + CODE_SIZE;
-    munmap(m->code_rw, total);
-    munmap(m->code_rx, total);
+    munmap(m->code_rw, CODE_SIZE);
+    munmap(m->code_rx, CODE_SIZE);
     struct array all[ARRAYS];
     arrays(m, all);
     for (unsigned i = 0; i < ARRAYS; i++)
@@ -284,9 +290,8 @@ static bool fill_code(struct machine *m, uint64_t from, uint64_t size)
 
 static void prefault_code(struct machine *m, uint64_t end)
 {
-    uint64_t total = THUNK_BYTES + CODE_SIZE;
     while (m->code_touched < end) {
-        uint64_t n = total - m->code_touched < CODE_AHEAD ? total - m->code_touched : CODE_AHEAD;
+        uint64_t n = CODE_SIZE - m->code_touched < CODE_AHEAD ? CODE_SIZE - m->code_touched : CODE_AHEAD;
         bool filled = fill_code(m, m->code_touched, n);
         madvise(m->code_rw + m->code_touched, n, filled ? MADV_POPULATE_READ : MADV_POPULATE_WRITE);
         madvise(m->code_rx + m->code_touched, n, MADV_POPULATE_READ);
@@ -537,6 +542,8 @@ static void forget_insts(struct machine *m)
 {
     for (uint32_t i = 0; i < m->inst_used; i++) {
         struct inst *in = &m->inst_pool[i];
+        for (uint32_t n = in->thunks; n; n = m->thunk[n - 1].next_of_inst)
+            *thunk_bucket(m, in, m->thunk[n - 1].eip) = 0;
         m->inst_at[in->lin >> 12] = NULL;
         memset(in->reached, 0, sizeof(in->reached));
         if (in->dead)
@@ -544,26 +551,22 @@ static void forget_insts(struct machine *m)
         *inst_bucket(m, in->page, in->lin) = NULL;
         in->page->insts = NULL;
     }
-    for (uint32_t n = 0; n < m->thunk_used; n++)
-        if (m->thunk[n].inst)
-            *thunk_bucket(m, m->thunk[n].inst, m->thunk[n].eip) = 0;
     for (uint32_t i = 0; i < m->link_used; i++) {
         m->link_by_page[0][m->link[i].target >> 12] = 0;
         m->link_by_page[1][m->link[i].target >> 12] = 0;
         m->inst_at[m->link[i].target >> 12] = NULL;
     }
-    memset(m->code_owner + THUNK_BYTES / CODE_GRANULE, 0,
-           (m->code_used - THUNK_BYTES) / CODE_GRANULE * sizeof(*m->code_owner));
-    m->inst_used = m->thunk_used = m->link_used = 0;
-    m->inst_free = NULL;
-    m->code_used = THUNK_BYTES;
+    memset(m->code_owner, 0, m->code_used / CODE_GRANULE * sizeof(*m->code_owner));
+    memset(m->thunk_room, 0, sizeof(m->thunk_room));
+    m->inst_used = m->link_used = 0;
+    m->code_used = 0;
 }
 
 void code_flush_all(struct machine *m)
 {
     COUNT(m, CODE_FLUSHES);
     emu_x87_settle(&m->vm);
-    TRACE(m, PAGE_FLUSH, m->code_used - THUNK_BYTES);
+    TRACE(m, PAGE_FLUSH, m->code_used);
     forget_insts(m);
     window_forget_branches(m);
     profile_flushed(m);
@@ -586,20 +589,65 @@ void code_reset(struct machine *m)
     }
 }
 
+/* Bytes of code memory from its present end on. */
+static void take_code(struct machine *m, uint64_t bytes, struct inst *owner)
+{
+    prefault_code(m, m->code_used + bytes);
+    for (uint64_t g = m->code_used / CODE_GRANULE; g < (m->code_used + bytes) / CODE_GRANULE; g++)
+        m->code_owner[g] = owner;
+    m->code_used += bytes;
+}
+
+/* Code memory's end becomes a run of thunks of that segment. */
+static void take_thunk_run(struct machine *m, unsigned segment, uint32_t bytes)
+{
+    m->thunk_room[segment].next = (uint32_t)(m->code_used / THUNK_SIZE);
+    m->thunk_room[segment].end = (uint32_t)((m->code_used + bytes) / THUNK_SIZE);
+    take_code(m, bytes, &thunk_owner);
+}
+
+/* The offset of that much room for code in one segment, or UINT64_MAX: code memory is full. */
+static uint64_t place_code(struct machine *m, uint64_t room)
+{
+    uint64_t left = CODE_SEGMENT - m->code_used % CODE_SEGMENT;
+    bool begin = left == CODE_SEGMENT || left < room;
+    uint64_t at = begin ? m->code_used + left % CODE_SEGMENT : m->code_used;
+    if (at + (begin ? THUNK_RUN_FIRST : 0) + room > CODE_SIZE)
+        return UINT64_MAX;
+    if (begin) {
+        take_code(m, at - m->code_used, NULL);
+        take_thunk_run(m, (unsigned)(at / CODE_SEGMENT), THUNK_RUN_FIRST);
+    }
+    return m->code_used;
+}
+
+/* A thunk's number for code at that offset; UINT32_MAX: code memory is full. */
+static uint32_t thunk_take(struct machine *m, uint64_t code_off)
+{
+    unsigned segment = (unsigned)(code_off / CODE_SEGMENT);
+    if (m->thunk_room[segment].next == m->thunk_room[segment].end) {
+        if (place_code(m, THUNK_RUN) == UINT64_MAX)
+            return UINT32_MAX;
+        take_thunk_run(m, segment, THUNK_RUN);
+    }
+    return m->thunk_room[segment].next++;
+}
+
 static struct inst *inst_make(struct machine *m, struct page_code *pc, uint32_t lin)
 {
     const struct xlat_verso *v = &pc->verso;
     uint64_t room = (v->code_len + CODE_GRANULE - 1) & ~(uint64_t)(CODE_GRANULE - 1);
-    if (m->code_used + room > THUNK_BYTES + CODE_SIZE || m->inst_used == INST_MAX ||
-        m->thunk_used + 64 > THUNK_MAX || m->link_used + v->link_count > LINK_MAX)
+    if (m->inst_used == INST_MAX || m->link_used + v->link_count > LINK_MAX || place_code(m, room) == UINT64_MAX) {
         code_flush_all(m);
+        place_code(m, room);
+    }
     bool fresh = pc->stored && !pc->insts;
     uint64_t t = fresh ? machine_cpu_ns() : 0;
-    prefault_code(m, m->code_used + room);
     prefault_table(m->inst_pool, sizeof(*m->inst_pool), m->inst_used + 1, &m->inst_touched, INST_MAX);
     prefault_table(m->link, sizeof(*m->link), m->link_used + v->link_count, &m->link_touched, LINK_MAX);
     struct inst *in = &m->inst_pool[m->inst_used++];
     *in = (struct inst){.page = pc, .lin = lin, .code_off = (uint32_t)m->code_used, .code_len = v->code_len};
+    take_code(m, room, in);
     memcpy(m->code_rw + in->code_off, v->code, v->code_len);
     for (uint32_t i = 0; i < v->reloc_count; i++) {
         uint32_t field;
@@ -607,9 +655,6 @@ static struct inst *inst_make(struct machine *m, struct page_code *pc, uint32_t 
         memcpy(&field, m->code_rw + at, 4);
         put32(m, at, field + lin);
     }
-    for (uint64_t g = m->code_used / CODE_GRANULE; g < (m->code_used + room) / CODE_GRANULE; g++)
-        m->code_owner[g] = in;
-    m->code_used += room;
     in->next = pc->insts;
     pc->insts = in;
     struct inst **bucket = inst_bucket(m, pc, lin);
@@ -652,12 +697,16 @@ static void inst_kill(struct machine *m, struct inst *in)
     in->page = NULL;
 }
 
-struct inst *code_find(struct machine *m, uint64_t rip)
+static struct inst *owner_of(const struct machine *m, uint64_t rip)
 {
     uint64_t off = rip - (uint64_t)(uintptr_t)m->code_rx;
-    if (off < THUNK_BYTES || off >= m->code_used)
-        return NULL;
-    return m->code_owner[off / CODE_GRANULE];
+    return off < m->code_used ? m->code_owner[off / CODE_GRANULE] : NULL;
+}
+
+struct inst *code_find(struct machine *m, uint64_t rip)
+{
+    struct inst *owner = owner_of(m, rip);
+    return owner != &thunk_owner ? owner : NULL;
 }
 
 struct inst *code_unwind(struct machine *m, uint64_t rip, struct xlat_unwound *out)
@@ -684,16 +733,19 @@ void code_mark(struct inst *in)
 
 bool code_in_thunks(struct machine *m, uint64_t rip)
 {
-    return rip - (uint64_t)(uintptr_t)m->code_rx < THUNK_BYTES;
+    return owner_of(m, rip) == &thunk_owner;
 }
 
+/* UINT32_MAX: code memory is full. */
 static uint32_t thunk_get(struct machine *m, struct inst *in, uint32_t eip, uint32_t host)
 {
     uint32_t *bucket = thunk_bucket(m, in, eip);
     for (uint32_t n = *bucket; n; n = m->thunk[n - 1].next_in_hash)
         if (m->thunk[n - 1].inst == in && m->thunk[n - 1].eip == eip)
             return n - 1;
-    uint32_t n = m->thunk_used++;
+    uint32_t n = thunk_take(m, in->code_off);
+    if (n == UINT32_MAX)
+        return n;
     m->thunk[n] = (struct thunk){eip, in, in->thunks, *bucket, true};
     *bucket = n + 1;
     in->thunks = n + 1;
@@ -1055,10 +1107,10 @@ void code_drop_page(struct machine *m, uint32_t pfn)
 static enum code_result resolve_untranslated(struct machine *m, uint32_t eip, uint32_t pfn)
 {
     m->operand = pfn;
-    if (!m->light || m->thunk_used + 2 > THUNK_MAX)
+    uint32_t n = m->light ? thunk_take(m, m->code_used) : UINT32_MAX;
+    uint32_t stub = n != UINT32_MAX ? thunk_take(m, m->code_used) : UINT32_MAX;
+    if (stub == UINT32_MAX)
         return CODE_RUN;
-    uint32_t n = m->thunk_used, stub = n + 1;
-    m->thunk_used += 2;
     m->thunk[n] = (struct thunk){.eip = eip, .check = true};
     m->thunk[stub] = (struct thunk){.eip = eip};
     write_run_stub(m, (uint64_t)stub * THUNK_SIZE, eip, pfn);
@@ -1132,12 +1184,13 @@ enum code_result code_resolve(struct machine *m, uint32_t eip, struct mmu_fault 
     int32_t host = entry_of(pc, off);
     if (host < 0)
         return CODE_EMULATE;
-    if (m->thunk_used == THUNK_MAX) {
+    uint32_t n = thunk_get(m, in, eip, (uint32_t)host);
+    if (n == UINT32_MAX) {
         code_flush_all(m);
         in = inst_get(m, pc, lin);
+        n = thunk_get(m, in, eip, (uint32_t)host);
     }
     window_note_exec(m, gva(lin), pfn);
-    uint32_t n = thunk_get(m, in, eip, (uint32_t)host);
     struct window *w = m->current;
     w->ibtc[ibtc_index(eip, w->ibtc_mask)] = host_of(m, (uint64_t)n * THUNK_SIZE);
     w->ibtc_dirty = true;
@@ -1157,6 +1210,7 @@ void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip)
     if (eip - in->lin >= PAGE_SIZE_)
         return;
     int32_t host = entry_of(pc, off);
+    bool again = bit(pc->emulate, off); /* its entry leads to the emulator: what faulted has none (the way from an STD to a CLD) */
     set_bit(pc->emulate, off);
     TRACE(m, PAGE_FORCE, eip, 0);
     struct scan_insn insn;
@@ -1164,7 +1218,7 @@ void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip)
                                 &insn) != SCAN_OK)
         return;
     /* The instruction behind it must have an entry to go on at. */
-    bool room = m->thunk_used < THUNK_MAX && host >= 0 && (uint32_t)host + 5 <= in->code_len &&
+    bool room = !again && host >= 0 && (uint32_t)host + 5 <= in->code_len &&
                 (off + insn.len >= SCAN_PAGE_SIZE || entry_of(pc, off + insn.len) >= 0);
     for (unsigned i = 1; i < 5 && room; i++) {
         struct xlat_unwound u;
@@ -1174,13 +1228,13 @@ void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip)
             xlat_entry(pc->verso.unwind, pc->verso.unwind_len, (uint32_t)u.guest_rel) == host + (int32_t)i)
             room = false;
     }
-    if (!room) {
+    uint32_t n = room ? thunk_take(m, in->code_off) : UINT32_MAX;
+    if (n == UINT32_MAX) {
         struct page_code *made = page_make(m, pc->pfn, pc->mode, off, pc);
         if (made)
             page_remove(m, pc);
         return;
     }
-    uint32_t n = m->thunk_used++;
     m->thunk[n] = (struct thunk){.eip = eip};
     uint64_t stub = (uint64_t)n * THUNK_SIZE, at = in->code_off + (uint64_t)(uint32_t)host;
     write_emulate_stub(m, stub, eip);
@@ -1188,19 +1242,37 @@ void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip)
     put32(m, at + 1, (uint32_t)(stub - (at + 5)));
 }
 
+/* MOV, MOVZX, MOVSX, arithmetic, CMPXCHG, XADD: one memory operand, no implied one; and string instructions. */
+static bool may_reach_user(const struct scan_insn *i)
+{
+    if (i->cls == SCAN_CLASS_STRING)
+        return true;
+    if (!scan_has_mem(i))
+        return false;
+    if (i->cls != SCAN_CLASS_PLAIN || !(i->seg == SCAN_SEG_NONE || i->seg == SCAN_DS || i->seg == SCAN_ES))
+        return false;
+    if (i->map == SCAN_MAP_1B)
+        return i->opcode < 0x40 || (i->opcode >= 0x80 && i->opcode <= 0x8B) || i->opcode == 0xC6 ||
+               i->opcode == 0xC7 || i->opcode == 0xF6 || i->opcode == 0xF7;
+    if (i->map == SCAN_MAP_0F)
+        return (i->opcode >= 0xB0 && i->opcode <= 0xB1) || (i->opcode >= 0xB6 && i->opcode <= 0xB7) ||
+               (i->opcode >= 0xBE && i->opcode <= 0xC1);
+    return false;
+}
+
 static bool hint_fits(const struct machine *m, const struct page_code *pc, enum xlat_hint hint,
                       const struct scan_insn *i)
 {
-    bool by_address = hint == XLAT_HINT_USER || hint == XLAT_HINT_VOLATILE;
-    return xlat_takes_hint(i, hint) && (!by_address || ((m->options & XLAT_OPT_BMI2) && !(pc->mode & XLAT_MODE_USER)));
+    if (i->adsize != 4)
+        return false;
+    if (hint == XLAT_HINT_USER)
+        return (m->options & XLAT_OPT_BMI2) && !(pc->mode & XLAT_MODE_USER) && may_reach_user(i);
+    return scan_has_mem(i) && i->seg != SCAN_FS && i->seg != SCAN_GS;
 }
 
 bool code_reaches_user(const struct inst *in, uint32_t eip)
 {
-    if (in->page->unit || eip - in->lin >= PAGE_SIZE_)
-        return false;
-    enum xlat_hint hint = hint_of(in->page, eip & PAGE_MASK_);
-    return hint == XLAT_HINT_USER || hint == XLAT_HINT_VOLATILE;
+    return !in->page->unit && eip - in->lin < PAGE_SIZE_ && hint_of(in->page, eip & PAGE_MASK_) == XLAT_HINT_USER;
 }
 
 bool code_force_hint(struct machine *m, struct inst *in, uint32_t eip, enum xlat_hint hint)
@@ -1208,9 +1280,7 @@ bool code_force_hint(struct machine *m, struct inst *in, uint32_t eip, enum xlat
     struct page_code *pc = in->page;
     uint32_t off = eip & PAGE_MASK_;
     struct scan_insn insn;
-    enum xlat_hint was = hint_of(pc, off);
-    /* What looks for temporary mappings goes by user_window[] otherwise, and wraps round where it must. */
-    if (pc->unit || eip - in->lin >= PAGE_SIZE_ || was == hint || (was && hint != XLAT_HINT_VOLATILE) || bit(pc->emulate, off) ||
+    if (pc->unit || eip - in->lin >= PAGE_SIZE_ || hint_of(pc, off) || bit(pc->emulate, off) ||
         scan_decode(m->vm.ram + (uint64_t)pc->pfn * PAGE_SIZE_ + off, SCAN_PAGE_SIZE - off, 32, &insn) !=
             SCAN_OK ||
         !hint_fits(m, pc, hint, &insn))
@@ -1218,9 +1288,7 @@ bool code_force_hint(struct machine *m, struct inst *in, uint32_t eip, enum xlat
     pc->hint[off >> 2] |= (uint8_t)(hint << 2 * (off & 3));
     if (page_make(m, pc->pfn, pc->mode, off, pc))
         page_remove(m, pc);
-    if (hint == XLAT_HINT_VOLATILE)
-        COUNT(m, SITES_VOLATILE);
-    else if (hint == XLAT_HINT_USER)
+    if (hint == XLAT_HINT_USER)
         COUNT(m, SITES_USER);
     else
         COUNT(m, SITES_WRAP);

@@ -84,6 +84,8 @@ static bool unwind(struct machine *m, greg_t *g, uint32_t *eip)
     case XLAT_STRING:
         g[REG_RSI] = (uint32_t)g[REG_RSI];
         g[REG_RDI] = (uint32_t)g[REG_RDI];
+        if (u.arg & XLAT_ARG_DF)
+            g[REG_EFL] |= CPU_DF;
         break;
     case XLAT_AT_ESP:
         g[REG_R14] = (uint32_t)((uint32_t)g[REG_R14] + 4u * (uint32_t)(int8_t)u.arg);
@@ -189,7 +191,7 @@ static void settle_fault(int sig, siginfo_t *si, void *context)
     }
     m->fault_rip = rip;
     m->fault_host = addr;
-    m->fault_site = m->fault_chunk = m->fault_wrap = m->fault_volatile = false;
+    m->fault_site = m->fault_chunk = m->fault_wrap = false;
     m->fault_write = false;
     if (sig == SIGSEGV || sig == SIGBUS) {
         if (addr - (uint64_t)(uintptr_t)m->shadow_stack < PAGE_SIZE_ + 64) {
@@ -254,7 +256,7 @@ static bool in_repeat(struct machine *m, uint64_t rip)
     if (!code_unwind(m, rip, &u) || u.state != XLAT_STRING)
         return false;
     uint8_t first = *(const uint8_t *)(uintptr_t)rip;
-    return first == 0xF3 || first == 0xF2 || u.arg == 1;
+    return first == 0xF3 || first == 0xF2 || (u.arg & XLAT_ARG_BEGUN);
 }
 
 static void on_event(int sig, siginfo_t *si, void *context)

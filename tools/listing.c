@@ -96,7 +96,7 @@ static const char *state_text(const struct xlat_unwound *u)
     case XLAT_XCHG:
         return "xchg";
     case XLAT_STRING:
-        return "string";
+        return u->arg & XLAT_ARG_DF ? "DF set" : "string";
     case XLAT_AT_ESP:
         return "esp saved up";
     case XLAT_RETRY:

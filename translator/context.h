@@ -45,10 +45,8 @@ struct context {
     struct xlat_verso *v;
     bool step, bmi2, user;
     bool fold;         /* of this instruction: its change of ESP may be saved up */
-    bool backwards;    /* the last instruction in front that sets or clears DF set it: a guess at what DF is */
+    bool backwards;    /* DF is set, but not the host's (see "DF" in translate.c) */
     int32_t esp_delta; /* guest ESP less r14d here: changes of ESP saved up */
-    uint8_t *to_volatile[2]; /* branches of this instruction to its XLAT_STUB_VOLATILE exit */
-    unsigned to_volatile_count;
     bool open; /* control can run off the end of what has been emitted so far for this instruction */
     bool failed;
     bool measured; /* second pass: est[] holds the host offsets of the first */
@@ -100,10 +98,20 @@ bool context_flags_dead(const struct context *c, int32_t rel);
 
 /* The changes of ESP saved up are made: r14d is the guest's ESP again. No flags. */
 void context_settle_esp(struct context *c);
+/* The host's DF is set if the guest's is. */
+void context_settle_df(struct context *c);
 
 /* op.c */
 /* Does the instruction work on while changes of ESP are saved up (it names ESP in addresses at most, or changes it by a constant)? */
 bool op_works_on_esp(const struct context *c, const struct scan_insn *i);
+/* STD and CLD that are carried over as they are. */
+bool op_is_std(const struct context *c, const struct scan_insn *i);
+bool op_is_cld(const struct context *c, const struct scan_insn *i);
+/* REP MOVS. */
+bool op_is_repeated_move(const struct scan_insn *i);
+/* Does the instruction work with c->backwards? It neither uses nor shows DF, other than by moving elements, which op_translate() then does
+ * downwards; branches are left to the caller. */
+bool op_works_backwards(const struct context *c, const struct scan_insn *i);
 /* Host code of one instruction. Leaves c->open false if control cannot fall out of it. */
 void op_translate(struct context *c, const struct scan_insn *i);
 

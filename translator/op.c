@@ -142,8 +142,9 @@ static const uint8_t *insn_bytes(const struct context *c, const struct scan_insn
 
 static void emulate_as(struct context *c, const struct scan_insn *i, enum xlat_stub stub)
 {
-    if (c->esp_delta) {
+    if (c->esp_delta || c->backwards) {
         context_settle_esp(c);
+        context_settle_df(c);
         context_at(c, XLAT_AT, i->off, 0);
     }
     context_exit(c, stub, i->off);
@@ -199,19 +200,6 @@ static void put_imm(struct context *c, const struct scan_insn *i)
 {
     if (i->imm_len)
         emit_bytes(&c->e, insn_bytes(c, i) + i->imm_off, i->imm_len);
-}
-
-/* Goes on at the place that land() is called at if rcx is zero. Returns what land() wants. */
-static uint8_t *jrcxz(struct context *c)
-{
-    emit_1(&c->e, 0xE3);
-    emit_1(&c->e, 0);
-    return c->e.p;
-}
-
-static void land(struct context *c, uint8_t *from)
-{
-    from[-1] = (uint8_t)(c->e.p - from);
 }
 
 /* --- memory operands
@@ -282,46 +270,9 @@ static void user_window(struct context *c, unsigned reg)
     emit_4(&c->e, (uint32_t)offsetof(struct cpu, user_window));
 }
 
-/* To volatile_exit(), with the page's number in r11, if the linear address in a register lies in a page that volatile_page[] has. No flags:
- * pext r10, reg, [mask_volatile]; mov r10d, [r13 + r10*4 + volatile_page]; pext r11, reg, [mask_page]; lea ecx, [r10 + r11]; jrcxz. */
-static void volatile_check(struct context *c, const struct scan_insn *i, unsigned reg)
-{
-    emit_bmi_mem(&c->e, EMIT_PEXT, HOST_R10, reg, CPU_FIELD(mask_volatile));
-    emit_bytes(&c->e, "\x47\x8B\x94\x95", 4);
-    emit_4(&c->e, (uint32_t)offsetof(struct cpu, volatile_page));
-    emit_bmi_mem(&c->e, EMIT_PEXT, HOST_R11, reg, CPU_FIELD(mask_page));
-    emit_mov32_rr(&c->e, HOST_R9, HOST_RCX);
-    context_at(c, XLAT_AT_RCX9, i->off, 0);
-    emit_lea32(&c->e, HOST_RCX, HOST_R10, HOST_R11, 0, 0);
-    c->to_volatile[c->to_volatile_count++] = jrcxz(c);
-    emit_mov32_rr(&c->e, HOST_RCX, HOST_R9);
-    context_at(c, XLAT_AT, i->off, 0);
-}
-
-/* Behind the instruction, which goes on over it. ESP is in place (op_works_on_esp()). */
-static void volatile_exit(struct context *c, const struct scan_insn *i)
-{
-    uint8_t *over;
-
-    context_at(c, XLAT_AT, insn_next(i), 0);
-    emit_1(&c->e, 0xEB);
-    emit_1(&c->e, 0);
-    over = c->e.p;
-    context_at(c, XLAT_AT_RCX9, i->off, 0);
-    for (unsigned n = 0; n < c->to_volatile_count; n++)
-        land(c, c->to_volatile[n]);
-    emit_mov32_rr(&c->e, HOST_RCX, HOST_R9);
-    context_at(c, XLAT_AT, i->off, 0);
-    emit_mov32_rr(&c->e, HOST_R10, HOST_R11);
-    context_exit(c, XLAT_STUB_VOLATILE, i->off);
-    land(c, over);
-}
-
-static struct emit_mem user_address(struct context *c, const struct address *a, const struct scan_insn *i)
+static struct emit_mem user_address(struct context *c, const struct address *a)
 {
     emit_lea32(&c->e, HOST_R8, a->base, a->index, a->scale, a->disp);
-    if (i->hint == XLAT_HINT_VOLATILE)
-        volatile_check(c, i, HOST_R8);
     user_window(c, HOST_R8);
     return (struct emit_mem){HOST_R9, HOST_R8, 0, 0};
 }
@@ -331,8 +282,8 @@ static struct emit_mem prepare_address(struct context *c, const struct address *
 {
     uint8_t near = a->disp < XLAT_DISP_MIN ? HOST_WINTOP : HOST_WINDOW;
 
-    if (i->hint == XLAT_HINT_USER || i->hint == XLAT_HINT_VOLATILE)
-        return user_address(c, a, i);
+    if (i->hint == XLAT_HINT_USER)
+        return user_address(c, a);
     if (is_far_seg(i))
         return far_address(c, a, i->seg);
     if (a->base == HOST_NONE && a->index == HOST_NONE)
@@ -569,7 +520,7 @@ static void rebase(struct context *c, const struct scan_insn *i, unsigned reg)
 {
     unsigned base = HOST_WINDOW;
 
-    if (i->hint == XLAT_HINT_USER || i->hint == XLAT_HINT_VOLATILE) {
+    if (i->hint == XLAT_HINT_USER) {
         user_window(c, reg);
         base = HOST_R9;
     }
@@ -577,50 +528,84 @@ static void rebase(struct context *c, const struct scan_insn *i, unsigned reg)
 }
 
 /* One host instruction of the guest's string instruction. The window is aligned to 4 GiB: the low half of a rebased pointer is the guest's
- * own. begun: elements have been moved. after: the state behind it. */
-static void string_op(struct context *c, const struct scan_insn *i, bool rep, bool begun, enum xlat_state after)
+ * own. */
+static void string_op(struct context *c, const struct scan_insn *i)
 {
     unsigned op = i->opcode & 0xFE;
     bool si = op == 0xA4 || op == 0xA6 || op == 0xAC, di = op != 0xAC;
 
-    if (si && i->hint == XLAT_HINT_VOLATILE)
-        volatile_check(c, i, CPU_ESI);
-    if (di && i->hint == XLAT_HINT_VOLATILE)
-        volatile_check(c, i, CPU_EDI);
     if (si) {
         rebase(c, i, CPU_ESI);
-        context_at(c, XLAT_STRING, i->off, begun);
+        context_at(c, XLAT_STRING, i->off, 0);
     }
     if (di)
         rebase(c, i, CPU_EDI);
-    context_at(c, XLAT_STRING, i->off, begun);
-    put_prefixes(c, i, rep);
+    context_at(c, XLAT_STRING, i->off, 0);
+    put_prefixes(c, i, true);
     emit_1(&c->e, i->opcode);
-    context_at(c, after, insn_next(i), 0);
+    context_at(c, XLAT_STRING, insn_next(i), 0);
     if (si)
         emit_mov32_rr(&c->e, CPU_ESI, CPU_ESI);
     if (di)
         emit_mov32_rr(&c->e, CPU_EDI, CPU_EDI);
 }
 
-#define MOVES_SINGLE 5u
-
-/* A REP MOVS that probably goes backwards (the code in front has set DF): memmove() of a few bytes. Backwards it takes the processor 40 ns to
- * begin (measured on Zen 4; forwards 4), so the first elements are moved one by one: right in either direction. In front of each, the guest is in
- * front of the same instruction with less to do, or, behind the first, in the middle of it. */
-static void movs_backwards(struct context *c, const struct scan_insn *i)
+/* Goes on at the place that land() is called at if rcx is zero. Returns what land() wants. */
+static uint8_t *jrcxz(struct context *c)
 {
-    uint8_t *out[MOVES_SINGLE];
+    emit_1(&c->e, 0xE3);
+    emit_1(&c->e, 0);
+    return c->e.p;
+}
 
-    for (unsigned n = 0; n < MOVES_SINGLE; n++) {
-        context_at(c, n ? XLAT_STRING : XLAT_AT, i->off, n != 0);
-        out[n] = jrcxz(c);
-        string_op(c, i, false, n != 0, XLAT_RETRY);
+static void land(struct context *c, uint8_t *from)
+{
+    from[-1] = (uint8_t)(c->e.p - from);
+}
+
+/* One element of MOVS from top to bottom; rcx too with a repeat. From the store on it cannot be started over: it may have overwritten what
+ * was loaded. */
+static void move_downwards(struct context *c, const struct scan_insn *i, bool rep)
+{
+    static const struct emit_mem from = {HOST_WINDOW, CPU_ESI, 0, 0}, to = {HOST_WINDOW, CPU_EDI, 0, 0};
+    int32_t size = i->opcode == 0xA4 ? 1 : i->opsize;
+    unsigned wide = i->opcode & 1;
+
+    put_prefixes(c, i, false);
+    emit_op_mem(&c->e, 0, SCAN_MAP_1B, 0x8A | wide, HOST_R8, from);
+    put_prefixes(c, i, false);
+    emit_op_mem(&c->e, 0, SCAN_MAP_1B, 0x88 | wide, HOST_R8, to);
+    context_at(c, XLAT_RETRY, 0, 0);
+    emit_lea32(&c->e, CPU_ESI, CPU_ESI, HOST_NONE, 0, -size);
+    emit_lea32(&c->e, CPU_EDI, CPU_EDI, HOST_NONE, 0, -size);
+    if (rep)
         emit_lea32(&c->e, HOST_RCX, HOST_RCX, HOST_NONE, 0, -1);
+}
+
+#define MOVES_UNROLLED 2u
+
+/* MOVS where DF is known to be set. With a repeat, the guest is in front of the same instruction with less to do behind each element, and,
+ * behind the first, in the middle of it. */
+static void movs_downwards(struct context *c, const struct scan_insn *i)
+{
+    uint8_t *out[1 + MOVES_UNROLLED];
+    uint32_t again = 0;
+
+    if (!op_is_repeated_move(i)) {
+        move_downwards(c, i, false);
+        return;
     }
-    context_at(c, XLAT_STRING, i->off, 1);
-    string_op(c, i, true, true, XLAT_STRING);
-    for (unsigned n = 0; n < MOVES_SINGLE; n++)
+    for (unsigned n = 0; n <= MOVES_UNROLLED; n++) {
+        if (n == 1)
+            again = emit_pos(&c->e);
+        context_at(c, XLAT_STRING, i->off, XLAT_ARG_DF | (n ? XLAT_ARG_BEGUN : 0));
+        out[n] = jrcxz(c);
+        move_downwards(c, i, true);
+    }
+    context_at(c, XLAT_STRING, i->off, XLAT_ARG_DF | XLAT_ARG_BEGUN);
+    emit_1(&c->e, 0xEB);
+    emit_1(&c->e, (again - emit_pos(&c->e) - 1) & 0xFF);
+    for (unsigned n = 0; n <= MOVES_UNROLLED; n++)
         land(c, out[n]);
 }
 
@@ -631,10 +616,10 @@ static void string(struct context *c, const struct scan_insn *i)
 
     if (i->adsize != 4 || (si && is_far_seg(i)))
         emulate(c, i);
-    else if (op == 0xA4 && c->backwards && (i->prefixes & SCAN_PFX_REP) && !i->hint)
-        movs_backwards(c, i);
+    else if (c->backwards)
+        movs_downwards(c, i);
     else
-        string_op(c, i, true, false, XLAT_STRING);
+        string_op(c, i);
 }
 
 /* --- stack
@@ -1407,7 +1392,7 @@ bool op_works_on_esp(const struct context *c, const struct scan_insn *i)
 {
     struct op_row row = row_of(i);
 
-    if (must_emulate(c, i) || i->hint == XLAT_HINT_VOLATILE)
+    if (must_emulate(c, i))
         return false;
     switch ((enum action)row.action) {
     case COPY:
@@ -1451,39 +1436,51 @@ bool op_works_on_esp(const struct context *c, const struct scan_insn *i)
     }
 }
 
-/* MOV, MOVZX, MOVSX, CMOVcc, SETcc, arithmetic, shifts, bits by a constant, CMPXCHG, XADD: one memory operand, no implied one; and string
- * instructions. */
-static bool may_go_by_address(const struct scan_insn *i)
+bool op_is_std(const struct context *c, const struct scan_insn *i)
 {
-    if (i->cls == SCAN_CLASS_STRING)
+    return i->map == SCAN_MAP_1B && i->opcode == 0xFD && !must_emulate(c, i);
+}
+
+bool op_is_cld(const struct context *c, const struct scan_insn *i)
+{
+    return i->map == SCAN_MAP_1B && i->opcode == 0xFC && !must_emulate(c, i);
+}
+
+bool op_is_repeated_move(const struct scan_insn *i)
+{
+    return i->map == SCAN_MAP_1B && (i->opcode & 0xFE) == 0xA4 && (i->prefixes & (SCAN_PFX_REP | SCAN_PFX_REPNE));
+}
+
+bool op_works_backwards(const struct context *c, const struct scan_insn *i)
+{
+    struct op_row row = row_of(i);
+
+    if (must_emulate(c, i) || (scan_has_mem(i) && mem_is_odd(i)))
+        return false;
+    switch ((enum action)row.action) {
+    case COPY:
+        return !op_is_std(c, i) && !op_is_cld(c, i);
+    case NOP:
+    case OPREG:
+    case INCDEC:
+    case BSWAP:
+    case LEA:
+    case MOFFS:
         return true;
-    if (!scan_has_mem(i))
+    case MODRM:
+    case DIGIT:
+        return !exchanges_halves(i, row.fields);
+    case JCC:
+        return !is_opsize16(i);
+    case STRING:
+        return (i->opcode & 0xFE) == 0xA4 && i->adsize == 4 && !is_far_seg(i) && !i->hint;
+    default:
         return false;
-    if (i->cls != SCAN_CLASS_PLAIN || !(i->seg == SCAN_SEG_NONE || i->seg == SCAN_DS || i->seg == SCAN_ES))
-        return false;
-    unsigned op = i->opcode;
-    if (i->map == SCAN_MAP_1B)
-        return op < 0x40 || op == 0x69 || op == 0x6B || (op >= 0x80 && op <= 0x8B) || op == 0xC0 || op == 0xC1 || op == 0xC6 || op == 0xC7 ||
-               (op >= 0xD0 && op <= 0xD3) || op == 0xF6 || op == 0xF7 || (op >= 0xFE && scan_modrm_reg(i) <= 1);
-    if (i->map == SCAN_MAP_0F)
-        return (op >= 0x40 && op <= 0x4F) || (op >= 0x90 && op <= 0x9F) || op == 0xAF || op == 0xB0 || op == 0xB1 || op == 0xB6 ||
-               op == 0xB7 || op == 0xBA || (op >= 0xBE && op <= 0xC1) || (op == 0xC7 && scan_modrm_reg(i) == 1);
-    return false;
+    }
 }
 
-bool xlat_takes_hint(const struct scan_insn *i, enum xlat_hint hint)
+void op_translate(struct context *c, const struct scan_insn *i)
 {
-    if (i->adsize != 4)
-        return false;
-    if (hint == XLAT_HINT_USER || hint == XLAT_HINT_VOLATILE)
-        return may_go_by_address(i);
-    return scan_has_mem(i) && i->seg != SCAN_FS && i->seg != SCAN_GS;
-}
-
-static void translate(struct context *c, const struct scan_insn *i)
-{
-    if (i->map == SCAN_MAP_1B && (i->opcode & 0xFE) == 0xFC)
-        c->backwards = i->opcode & 1; /* STD, CLD */
     struct op_row row = row_of(i);
 
     if (must_emulate(c, i)) {
@@ -1618,12 +1615,4 @@ static void translate(struct context *c, const struct scan_insn *i)
         port(c, i);
         break;
     }
-}
-
-void op_translate(struct context *c, const struct scan_insn *i)
-{
-    c->to_volatile_count = 0;
-    translate(c, i);
-    if (c->to_volatile_count)
-        volatile_exit(c, i);
 }

@@ -23,7 +23,7 @@
 #define MAGIC      0x33564C58u
 #define HEAD_WORDS 10u
 #define HEAD_SIZE  (4u * HEAD_WORDS)
-#define CODE_MAX   (8u << 20)
+#define BYTES_MAX  (8u << 20)
 #define COUNT_MAX  (1u << 20)
 #define TAIL_SIZE  6u /* of which mov r8d, imm32 at least */
 
@@ -158,8 +158,8 @@ static bool read_head(const uint8_t *buf, size_t len, struct xlat_verso *v, uint
     v->unwind_len = get_4(&p);
     v->insn_count = get_4(&p);
     v->emulated_count = get_4(&p);
-    return v->mode < XLAT_MODE_COUNT && v->code_len <= CODE_MAX && v->reloc_count <= COUNT_MAX &&
-           v->link_count <= COUNT_MAX && *fields_len <= CODE_MAX && v->unwind_len <= CODE_MAX &&
+    return v->mode < XLAT_MODE_COUNT && v->code_len <= XLAT_CODE_MAX && v->reloc_count <= COUNT_MAX &&
+           v->link_count <= COUNT_MAX && *fields_len <= BYTES_MAX && v->unwind_len <= BYTES_MAX &&
            v->insn_count <= SCAN_PAGE_SIZE && v->emulated_count <= v->insn_count &&
            HEAD_SIZE + (size_t)v->code_len + *fields_len + v->unwind_len == len;
 }

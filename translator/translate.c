@@ -6,9 +6,8 @@
  */
 #include "translator/context.h"
 
+#include <limits.h>
 #include <stdlib.h>
-
-#define CODE_MAX (4u << 20)
 
 /* --- buffers
  * ----------------------------------------------------------------------------------------------------- */
@@ -44,7 +43,7 @@ static bool reserve(struct context *c)
     uint32_t pos = emit_pos(&c->e);
 
     if ((size_t)(c->e.end - c->e.p) < EMIT_ROOM) {
-        if (pos > CODE_MAX) {
+        if (pos > XLAT_CODE_MAX) {
             fail(c, XLAT_TOO_BIG);
             return false;
         }
@@ -100,6 +99,10 @@ void context_at(struct context *c, enum xlat_state state, int32_t guest_rel, uns
         r.state = XLAT_AT_ESP;
         r.arg = (uint8_t)(c->esp_delta / 4);
     }
+    if (state == XLAT_AT && c->backwards) {
+        r.state = XLAT_STRING;
+        r.arg = XLAT_ARG_DF;
+    }
     record(c, &r);
 }
 
@@ -110,6 +113,13 @@ void context_settle_esp(struct context *c)
     c->esp_delta = 0;
     if (by)
         emit_lea32(&c->e, HOST_ESP, HOST_ESP, HOST_NONE, 0, by);
+}
+
+void context_settle_df(struct context *c)
+{
+    if (c->backwards)
+        emit_1(&c->e, 0xFD);
+    c->backwards = false;
 }
 
 static void entry_at(struct context *c, uint32_t off)
@@ -135,6 +145,8 @@ static void end_at(struct context *c)
     struct xlat_verso *v = c->v;
 
     v->code_len = emit_pos(&c->e);
+    if (v->code_len > XLAT_CODE_MAX)
+        fail(c, XLAT_TOO_BIG);
     if (c->has_pending && !c->pending.entry && c->pending.host_off == v->code_len)
         c->has_pending = false; /* of no bytes */
     flush_record(c);
@@ -370,6 +382,111 @@ static bool needs_esp(const struct context *c, unsigned n)
     return n + 1 < c->page->count && c->page->insn[n + 1].flow == SCAN_FLOW_JCC;
 }
 
+/* --- DF
+ * ------------------------------------------------------------------------------------------------------ *
+ * STD, a few REP MOVS, CLD: memmove() where the operands overlap. To change DF and back takes the processor 31 ns (Zen 4), a CLD that changes nothing
+ * one; a REP that goes down takes another 22 to begin, and each element what it takes by instructions of its own. So what stands between STD
+ * and CLD is emitted twice. First, for the way that comes from the STD, with the host's DF clear: MOVS becomes a loop, CLD nothing. This copy has
+ * no entries; what leaves it otherwise than by the CLD sets DF on its way. Behind it the usual code, for what comes from elsewhere: back from a
+ * page fault, mostly. bunzip2, which moves a few bytes for each symbol, runs in 0.7 of the time. */
+#define DOWN_INSNS 24u /* of the copy: a libc's memmove() has 11 */
+#define DOWN_BRANCHES 8u
+
+struct down_branch {
+    uint32_t field; /* host offset of its rel32 */
+    int32_t target;
+};
+
+/* The number of the instruction that ends the copy to be made behind the STD that instruction n is; 0 if it is none, or nothing is moved. */
+static unsigned downwards_end(const struct context *c, unsigned n)
+{
+    const struct scan_page *page = c->page;
+    unsigned end = n + 1, branches = 0;
+    bool moves = false;
+
+    if (c->step || page->unit || !op_is_std(c, &page->insn[n]))
+        return 0;
+    for (; end < page->count && end - n <= DOWN_INSNS; end++) {
+        const struct scan_insn *i = &page->insn[end];
+
+        branches += i->flow == SCAN_FLOW_JCC;
+        if (i->off != insn_next(i - 1) || !op_works_backwards(c, i) || branches > DOWN_BRANCHES)
+            break;
+        moves |= op_is_repeated_move(i);
+    }
+    return moves ? end : 0;
+}
+
+/* Branches to rel end here. Returns whether there were any. */
+static bool land_branches(struct context *c, struct down_branch *b, unsigned count, int32_t rel)
+{
+    bool any = false;
+
+    for (unsigned n = 0; n < count; n++) {
+        if (!b[n].field || b[n].target != rel)
+            continue;
+        uint32_t distance = emit_pos(&c->e) - (b[n].field + 4);
+        memcpy(c->e.code + b[n].field, &distance, 4);
+        b[n].field = 0;
+        any = true;
+    }
+    return any;
+}
+
+/* To the usual code for rel. */
+static void leave_downwards(struct context *c, int32_t rel)
+{
+    context_at(c, XLAT_AT, rel, 0);
+    context_settle_df(c);
+    context_at(c, XLAT_AT, rel, 0);
+    context_transfer(c, rel);
+}
+
+/* Host code of the STD that instruction n is, and of those behind it up to end. */
+static void emit_downwards(struct context *c, unsigned n, unsigned end)
+{
+    const struct scan_insn *i = &c->page->insn[n];
+    struct down_branch branch[DOWN_BRANCHES];
+    unsigned count = 0;
+
+    context_settle_esp(c);
+    context_at(c, XLAT_AT, i->off, 0);
+    emit_1(&c->e, 0xFC); /* the guest may have set DF before */
+    c->backwards = true;
+    c->fold = false;
+    for (i++; i < &c->page->insn[end]; i++) {
+        if (!reserve(c))
+            return;
+        land_branches(c, branch, count, i->off);
+        context_at(c, XLAT_AT, i->off, 0);
+        if (i->flow != SCAN_FLOW_JCC) {
+            op_translate(c, i);
+            continue;
+        }
+        emit_1(&c->e, 0x0F);
+        emit_1(&c->e, 0x80 | (i->opcode & 15));
+        branch[count++] = (struct down_branch){emit_pos(&c->e), i->target};
+        emit_4(&c->e, 0);
+    }
+    if (!reserve(c))
+        return;
+    int32_t rel = insn_next(i - 1);
+    land_branches(c, branch, count, rel);
+    bool is_cld = end < c->page->count && i->off == rel && op_is_cld(c, i);
+    if (is_cld)
+        c->backwards = false;
+    leave_downwards(c, is_cld ? insn_next(i) : rel);
+    for (unsigned k = 0; k < count; k++) {
+        if (!reserve(c))
+            return;
+        c->backwards = true;
+        rel = branch[k].target;
+        if (land_branches(c, branch, count, rel))
+            leave_downwards(c, rel);
+    }
+    c->backwards = false;
+}
+
 /* --- loop heads
  * ------------------------------------------------------------------------------------------------------ */
 
@@ -378,6 +495,7 @@ static bool needs_esp(const struct context *c, unsigned n)
 #define LOOP_SHORT 64 /* guest bytes */
 #define ALIGN_SHORT 32u
 #define ALIGN_LONG 16u
+#define HOST_LINE 64u
 
 static void find_loops(struct context *c)
 {
@@ -397,15 +515,47 @@ static void find_loops(struct context *c)
     }
 }
 
-/* Versos are placed at multiples of 256. The first pass takes the most room that can be needed, so that code still only shrinks. */
-static void align_loop(struct context *c, const struct scan_insn *i)
+static unsigned align_most(const struct context *c, unsigned off)
 {
-    unsigned align = c->align[i->off];
+    return c->align[off] == ALIGN_SHORT ? HOST_LINE - 1 : c->align[off] ? c->align[off] - 1u : 0;
+}
+
+/* Host bytes from a loop's head to the end of the first instruction that is sure or likely to leave the straight line, by the first pass;
+ * UINT_MAX if not known. */
+static unsigned run_from_head(const struct context *c, unsigned n)
+{
+    const struct scan_insn *head = &c->page->insn[n];
+
+    for (; n + 1 < c->page->count; n++) {
+        const struct scan_insn *i = &c->page->insn[n];
+        unsigned next = c->page->insn[n + 1].off;
+
+        if (insn_next(i) != (int32_t)next || c->est[next] == LABEL_UNKNOWN)
+            return UINT_MAX;
+        if ((i->flow != SCAN_FLOW_NEXT && i->flow != SCAN_FLOW_JCC) || (i->flow == SCAN_FLOW_JCC && i->target <= (int32_t)i->off))
+            return c->est[next] - align_most(c, next) - c->est[head->off];
+    }
+    return UINT_MAX;
+}
+
+/* Versos are placed at multiples of 256. The first pass takes the most room that can be needed, so that code still only shrinks. What fits in
+ * one line of the host's begins where it does: an indirect jump that the processor has to fetch a second line for on the way from the head is
+ * predicted worse (an interpreter's loop: 3.0 -> 1.5 ns a round on Zen 4). */
+static void align_loop(struct context *c, unsigned n)
+{
+    unsigned off = c->page->insn[n].off, align = c->align[off], pad = align_most(c, off);
 
     if (!align)
         return;
-    context_at(c, XLAT_AT, i->off, 0);
-    emit_nop(&c->e, c->measured ? (0u - emit_pos(&c->e)) & (align - 1) : align - 1);
+    context_at(c, XLAT_AT, (int32_t)off, 0);
+    if (c->measured) {
+        unsigned run = run_from_head(c, n), pos = emit_pos(&c->e);
+
+        pad = (0u - pos) & (align - 1);
+        if (align == ALIGN_SHORT && run <= HOST_LINE && (pos + pad) % HOST_LINE + run > HOST_LINE)
+            pad = (0u - pos) & (HOST_LINE - 1);
+    }
+    emit_nop(&c->e, pad);
 }
 
 /* --- passes
@@ -438,14 +588,18 @@ static void emit_items(struct context *c)
             context_at(c, XLAT_AT, i->off, 0);
             context_settle_esp(c);
         }
-        align_loop(c, i);
+        align_loop(c, n);
         if (c->esp_delta)
             inside_at(c, i->off);
         else
             entry_at(c, i->off);
         c->open = true;
         c->fold = !c->step && !page->unit && op_works_on_esp(c, i);
-        op_translate(c, i);
+        unsigned end = downwards_end(c, n);
+        if (end)
+            emit_downwards(c, n, end);
+        else
+            op_translate(c, i);
         if (!c->open) {
             c->esp_delta = 0;
             continue;

@@ -5,6 +5,7 @@
  *   r15  base of the window, 4 GiB-aligned                             r12  r15 + 4 GiB
  *   r13  struct cpu                                                    rsp  host stack, a shadow stack of host return addresses
  *   r8-r11 scratch, dead at boundaries       RFLAGS: CPU_HOST_FLAGS are the guest's; x87/MMX/XMM0-7 the guest's; XMM8-15 scratch
+ * At an entry and wherever translated code is left without a fault or a signal. In between, r14 may be behind (XLAT_AT_ESP), and so may DF (XLAT_STRING).
  *
  * Flat mode only: CS, DS, ES, SS have base 0 and limit FFFFFFFFh, code size 32. Everything else is the emulator's.
  * Nothing in a verso depends on a host address: stubs are reached through [r13+..], the window through r12/r15/seg_window.
@@ -30,7 +31,7 @@
  * [GOT register - some KiB or MiB]; a kernel its tables at [index + C1xxxxxxh], which wraps. A wrong guess ends in a guard. */
 #define XLAT_DISP_MIN (-(256 << 20))
 
-#define XLAT_VERSION 18u /* change it with anything that changes the bytes produced or their meaning */
+#define XLAT_VERSION 19u /* change it with anything that changes the bytes produced or their meaning */
 
 /* What the meaning of a page depends on beside its bytes: part of the cache key. */
 enum {
@@ -65,11 +66,15 @@ enum xlat_state {
     XLAT_AT_R8_RCX9,/* same, eip is r8d, and ecx is held in r9d (landing check) */
     XLAT_AT_RCX9,   /* same as XLAT_AT, ecx held in r9d */
     XLAT_XCHG,      /* as XLAT_AT, but the two 8-bit halves of one register are exchanged: arg = register 0..3 (AL/AH..BL/BH) */
-    XLAT_STRING,    /* as XLAT_AT, but esi/edi hold rebased 64-bit host addresses: truncate both to 32 bits (repeat counts
-                       are exact: a restarted repeat goes on); arg 1: elements of the repeat have been done */
+    XLAT_STRING,    /* as XLAT_AT, but esi/edi may hold rebased 64-bit host addresses: truncate both to 32 bits (repeat counts
+                       are exact: a restarted repeat goes on); arg: bits of XLAT_ARG_* */
     XLAT_AT_ESP,    /* as XLAT_AT, but ESP is r14d + 4 * (int8_t)arg: adjustments are saved up over pushes and pops */
     XLAT_RETRY,     /* in the middle of a short sequence that cannot be unwound but cannot fault either: let it run on and ask
                        again a few instructions later. Only for asynchronous signals; keep such sequences under 8 instructions */
+};
+enum {
+    XLAT_ARG_BEGUN = 1, /* elements of the repeat have been done */
+    XLAT_ARG_DF = 2,    /* DF is set, though not in the host's flags: code behind an STD */
 };
 struct xlat_unwound {
     enum xlat_state state;
@@ -98,13 +103,10 @@ enum xlat_hint {
     XLAT_HINT_NONE,
     XLAT_HINT_USER, /* CPL 0: the operand lies where user_window[] says, by its address. Needs BMI2 */
     XLAT_HINT_WRAP, /* the address wraps round at 4 GiB */
-    /* CPL 0: the operand often lies in a page that volatile_page[] has: leaves through XLAT_STUB_VOLATILE then, and otherwise goes by
-     * user_window[]. Needs BMI2 */
-    XLAT_HINT_VOLATILE,
 };
 
-/* Is there a form for the hint? */
-bool xlat_takes_hint(const struct scan_insn *i, enum xlat_hint hint);
+/* No verso has more host code; a page of the longest forms stays well below. */
+#define XLAT_CODE_MAX (448u << 10)
 
 enum xlat_status { XLAT_OK = 0, XLAT_NO_MEMORY, XLAT_TOO_BIG };
 

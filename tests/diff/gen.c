@@ -900,8 +900,23 @@ static bool streamable(const struct diff_form *f)
     }
 }
 
+/* What stands around a copy that goes down: the translator treats it as a whole. */
+static unsigned copy_piece(uint8_t p[16], unsigned *insns)
+{
+    static const char *const piece[] = {"\xFD", "\xFD\xF3\xA4", "\xFD\xF3\xA5", "\xF3\xA4", "\x73\x01\xA4", "\x74\x02\x66\xA5", "\xFD\xF3\xA5\xFC",
+                                        "\xFD\xF2\xA4\xFC", "\xFC"};
+    static const uint8_t count[] = {1, 2, 2, 1, 2, 2, 3, 3, 1};
+    unsigned n = gen_random() % (sizeof piece / sizeof piece[0]);
+
+    *insns = count[n];
+    memcpy(p, piece[n], strlen(piece[n]));
+    return (unsigned)strlen(piece[n]);
+}
+
 void gen_stream(struct diff_case *d, enum diff_mode mode, unsigned insns)
 {
+    bool copies = one_in(4);
+
     d->mode = mode;
     d->len = d->insns = 0;
     d->target = 0;
@@ -909,13 +924,13 @@ void gen_stream(struct diff_case *d, enum diff_mode mode, unsigned insns)
         const struct diff_form *f = &forms[gen_random() % form_count];
         struct scan_insn i;
         uint8_t p[16];
-        unsigned len = streamable(f) ? encode(f, mode, p, &i) : 0;
+        unsigned count = 1, len = copies && one_in(2) ? copy_piece(p, &count) : streamable(f) ? encode(f, mode, p, &i) : 0;
 
         if (!len || d->len + len > DIFF_CODE_MAX)
             continue;
         memcpy(d->code + d->len, p, len);
         d->len = (uint8_t)(d->len + len);
-        d->insns++;
+        d->insns += count;
     }
     gen_values(d);
     for (unsigned r = 0; r < 8; r++) /* pointers, mostly */

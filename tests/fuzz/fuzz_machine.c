@@ -105,7 +105,7 @@ static uint8_t *code_end(void)
 static void set_canaries(void)
 {
     memcpy(&wired, machine->vm.cpu, sizeof(wired));
-    if (machine->code_touched > THUNK_MAX * (uint64_t)THUNK_SIZE)
+    if (machine->code_touched)
         memset(code_end(), CANARY, CANARY_BYTES);
 }
 
@@ -130,7 +130,7 @@ static bool check_canaries(uint64_t touched_before, char *text, size_t size)
         snprintf(text, size, "the bottom of the shadow stack has changed");
         return false;
     }
-    if (machine->code_touched == touched_before && touched_before > THUNK_MAX * (uint64_t)THUNK_SIZE &&
+    if (machine->code_touched == touched_before && touched_before &&
         machine->code_used < touched_before - CANARY_BYTES && !is_canary(code_end())) {
         snprintf(text, size, "code memory behind its end has changed");
         return false;

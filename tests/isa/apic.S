@@ -384,6 +384,43 @@ test_main:
         nop
         cli
         CHECK "the request is lost", count1, $0
+        # Down, from and to the APIC, often enough that the instruction no longer tries the memory first: the element is moved once, DF is set at
+        # it and clear behind, and the same instruction reaches RAM afterwards.
+        movl $20, %ebx
+        xorl %ebp, %ebp
+1:      movl $VERSION, %esi
+        movl $nmis+0x10, %edi
+        movl $1, %ecx
+        cmpl $5, %ebx
+        ja 2f
+        movl $count1, %esi
+2:      std
+        rep movsl
+        cld
+        leal 4(%edi), %esi
+        lodsl
+        subl nmis+0x10, %eax
+        orl %eax, %ebp
+        subl $nmis+0x14, %esi
+        orl %esi, %ebp
+        decl %ebx
+        jnz 1b
+        CHECK "moved down from the APIC: pointers and DF", %ebp, $0
+        movl nmis+0x10, %eax
+        CHECK "moved down from RAM by the same instruction", %eax, count1
+        movl $20, %ebx
+        movl $0x30, nmis+0x10
+1:      movl $nmis+0x10, %esi
+        movl $TPR, %edi
+        movl $1, %ecx
+        std
+        rep movsl
+        cld
+        decl %ebx
+        jnz 1b
+        CHECK "moved down to the APIC", TPR, $0x30
+        CHECK "and the pointer behind it", %edi, $TPR-4
+        movl $0, TPR
         jmp finish
         .section .utext
 utext_end:

@@ -235,11 +235,11 @@ START_TEST(store_elsewhere_is_found_at_the_end_at_the_latest)
 }
 END_TEST
 
-/* C7 /0 [r13 + disp32], imm32 */
+/* C7 /0 [r13 + disp8], imm32 */
 START_TEST(wrong_virtual_if_is_a_difference)
 {
-    uint32_t find[2] = {offsetof(struct cpu, vif), 0}, put[2] = {offsetof(struct cpu, vif), CPU_IF};
-    expect(run_wrong(lockstep_cli, (const char *)find, (const char *)put, 8, 0), "IF", lockstep_cli);
+    const char find[5] = {offsetof(struct cpu, vif), 0, 0, 0, 0}, put[5] = {offsetof(struct cpu, vif), 0, CPU_IF >> 8, 0, 0};
+    expect(run_wrong(lockstep_cli, find, put, 5, 0), "IF", lockstep_cli);
     done();
 }
 END_TEST

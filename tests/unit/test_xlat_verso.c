@@ -17,6 +17,8 @@
             ck_abort_msg("%s", #x);                                                                          \
     } while (0)
 
+_Static_assert(offsetof(struct cpu, stub) == 48 && XLAT_STUB_OF_VERSOS == 16, "the branches through stubs in the tables below");
+
 static struct scan_page page;
 static uint32_t seed_state;
 
@@ -285,7 +287,7 @@ static uint32_t make_records(struct unwind_rec rec[RECORDS], uint32_t *code_len)
             r->guest_rel = (int32_t)guest;
         } else {
             r->state = state[next_random() % 8];
-            r->arg = (uint8_t)(r->state == XLAT_AT_ESP ? next_random() : r->state == XLAT_XCHG ? next_random() % 4 : 0);
+            r->arg = (uint8_t)(r->state == XLAT_AT_ESP ? next_random() : r->state == XLAT_XCHG || r->state == XLAT_STRING ? next_random() % 4 : 0);
             if (unwind_has_guest(r->state))
                 r->guest_rel = (int32_t)(n % 8 ? guest + next_random() % 16 : next_random());
         }
@@ -480,8 +482,9 @@ static const struct hostile hostile[] = {
     H("mov eax, [r13-4]", "\x41\x8B\x45\xFC"),
     H("mov eax, [r13+4096]", "\x41\x8B\x85\0\x10\0\0"),
     H("jmp rax", "\xFF\xE0"),
-    H("jmp [r13+136]", "\x41\xFF\xA5\x88\0\0\0"),
-    H("jmp [r13+4]", "\x41\xFF\x65\x04"),
+    H("jmp [r13+176]", "\x41\xFF\xA5\xB0\0\0\0"),
+    H("jmp [r13+52]", "\x41\xFF\x65\x34"),
+    H("jmp [r13+40]", "\x41\xFF\x65\x28"),
     H("jmp [r10+r9*8]", "\x43\xFF\x24\xCA"),
     H("retf", "\xCB"),
     H("ret 8", "\xC2\x08\0"),
@@ -509,7 +512,6 @@ static const struct hostile hostile[] = {
     H("lea rsi, [r15+rsi]; jmp", "\x49\x8D\x34\x37\xEB\0"),
     H("lea rsi, [r9+rsi]; lodsd, r9 unknown", "\x49\x8D\x34\x31\xAD\x89\xF6"),
     H("mov r9, [r13]; lea rsi, [r9+rsi]; lodsd", "\x4D\x8B\x4D\x00\x49\x8D\x34\x31\xAD\x89\xF6"),
-    H("mov r10d, [r13+r10*4+584], r10 unknown", "\x47\x8B\x94\x95\x48\x02\0\0"),
     H("lea rsi twice", "\x49\x8D\x34\x37\x49\x8D\x34\x37"),
     H("lea rsi; mov eax, [r15+rsi]", "\x49\x8D\x34\x37\x41\x8B\x04\x37"),
     H("loop with 64-bit count", "\xE2\0"),
@@ -541,7 +543,7 @@ static bool validate_bytes(const char *bytes, size_t len, char *why, size_t why_
     struct xlat_verso v = {.code = code, .unwind = unwind};
 
     memcpy(code, bytes, len);
-    memcpy(code + len, "\x41\xFF\x65\x00", 4); /* jmp [r13]: a proper end */
+    memcpy(code + len, "\x41\xFF\x65\x30", 4); /* jmp [r13+48], the first stub: a proper end */
     v.code_len = (uint32_t)len + 4;
     unwind_begin(&w);
     (void)unwind_put(&w, unwind, &first);
@@ -635,27 +637,56 @@ START_TEST(pop_that_has_loaded_its_register_is_no_longer_before_the_instruction)
 }
 END_TEST
 
-/* STD; REP MOVSB: moved one by one at first. What interrupts it behind an element finds it begun, so that the image of EFLAGS has RF. */
-START_TEST(repeat_moved_one_by_one_is_begun_behind_the_first_element)
+/* STD; REP MOVSB; CLD: on the way from the STD the host's DF stays clear, and every byte of host code in between says that the guest's is set.
+ * What interrupts the repeat behind an element finds it begun, so that the image of EFLAGS has RF. */
+START_TEST(moves_between_std_and_cld_leave_df_to_the_unwind_records)
 {
     struct xlat_verso v;
     struct xlat_unwound u;
     char text[64];
-    unsigned moved = 0, begun = 0;
+    unsigned stores = 0, begun = 0, behind = 0;
 
     xlat_verso_init(&v);
-    translate_bytes("\xFD\xF3\xA4\xF4", 4, 0, &v);
-    for (uint32_t at = 0; at < v.code_len; at += scan_disassemble(v.code + at, v.code_len - at, 64, 0, text, sizeof text)) {
+    translate_bytes("\xFD\xF3\xA4\xFC\xF4", 5, 0, &v);
+    uint32_t end = (uint32_t)xlat_entry(v.unwind, v.unwind_len, 1);
+    ck_assert_uint_gt(end, 20);
+    for (uint32_t at = 0; at < end; at += scan_disassemble(v.code + at, v.code_len - at, 64, 0, text, sizeof text)) {
+        EXPECT(v.code[at] != 0xFD && (v.code[at] != 0xFC || !at) && v.code[at] != 0xF3 && v.code[at] != 0xA4);
         EXPECT(xlat_unwind(v.unwind, v.unwind_len, at, &u));
-        if (u.state == XLAT_RETRY || u.guest_rel != 1)
-            continue;
-        EXPECT(moved ? u.state == XLAT_STRING && u.arg == 1 : u.state == XLAT_AT || (u.state == XLAT_STRING && u.arg == 0));
-        begun += moved != 0;
-        moved += v.code[at] == 0xA4;
+        behind += u.state == XLAT_AT && u.guest_rel == 4;
+        if (u.state != XLAT_RETRY && u.guest_rel == 1) {
+            EXPECT(u.state == XLAT_STRING && u.arg == (XLAT_ARG_DF | (stores ? XLAT_ARG_BEGUN : 0)));
+            begun += u.arg & XLAT_ARG_BEGUN;
+        }
+        stores += v.code[at] == 0x45 && v.code[at + 1] == 0x88; /* mov [r15 + rdi], r8b */
     }
-    ck_assert_uint_ge(moved, 2);
-    ck_assert_uint_gt(begun, 10);
+    ck_assert_uint_ge(stores, 2);
+    ck_assert_uint_ge(begun, 6);
+    ck_assert_uint_ge(behind, 1);
     xlat_verso_free(&v);
+}
+END_TEST
+
+/* Where it ends otherwise than by a CLD, the host's DF is set on the way out. */
+START_TEST(moves_behind_std_set_df_where_they_end_without_cld)
+{
+    static const char *const code[] = {"\xFD\xF3\xA4\x9C\xF4", "\xFD\x75\x02\xF3\xA4\xF4", "\xFD\xF3\xA4\x75\x7F\xFC"};
+
+    for (unsigned n = 0; n < sizeof code / sizeof code[0]; n++) {
+        struct xlat_verso v;
+        struct xlat_unwound u;
+        unsigned found = 0;
+
+        xlat_verso_init(&v);
+        translate_bytes(code[n], strlen(code[n]), 0, &v);
+        uint32_t end = (uint32_t)xlat_entry(v.unwind, v.unwind_len, 1);
+        for (uint32_t at = 0; at < end; at++)
+            if (v.code[at] == 0xFD && xlat_unwind(v.unwind, v.unwind_len, at, &u) && u.state == XLAT_STRING && u.arg == XLAT_ARG_DF &&
+                xlat_unwind(v.unwind, v.unwind_len, at + 1, &u) && u.state == XLAT_AT)
+                found++;
+        ck_assert_uint_eq(found, 1);
+        xlat_verso_free(&v);
+    }
 }
 END_TEST
 
@@ -684,7 +715,7 @@ START_TEST(straddling_instruction_has_an_entry_that_leaves_through_straddle)
     at = xlat_entry(v.unwind, v.unwind_len, 4093);
     ck_assert_int_ge(at, 0);
     ck_assert_uint_eq(v.code[at], 0x41);
-    ck_assert_uint_eq(v.code[at + 9], 8 * XLAT_STUB_STRADDLE);
+    ck_assert_uint_eq(v.code[at + 9], offsetof(struct cpu, stub) + 8 * XLAT_STUB_STRADDLE);
     ck_assert_uint_eq(v.link_count, 0);
     xlat_verso_free(&v);
 }
@@ -774,7 +805,8 @@ static Suite *suite(void)
     tcase_add_test(t, validator_on_harmless_code_accepts);
     tcase_add_test(t, branch_out_of_the_page_becomes_a_link_to_a_tail);
     tcase_add_test(t, pop_that_has_loaded_its_register_is_no_longer_before_the_instruction);
-    tcase_add_test(t, repeat_moved_one_by_one_is_begun_behind_the_first_element);
+    tcase_add_test(t, moves_between_std_and_cld_leave_df_to_the_unwind_records);
+    tcase_add_test(t, moves_behind_std_set_df_where_they_end_without_cld);
     tcase_add_test(t, falling_off_the_page_links_to_offset_4096);
     tcase_add_test(t, straddling_instruction_has_an_entry_that_leaves_through_straddle);
     tcase_add_test(t, unit_of_a_straddling_call_links_target_and_successor);
