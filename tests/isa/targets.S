@@ -1,84 +1,96 @@
-# targets.S: very many targets of indirect branches in one page, and in several: each instruction of a page of INCs is called, jumped to and
+# targets.S: very many targets of indirect branches in a page, and in several: thousands of small functions are called, jumped to and
 # returned to. The checks in front of them (monitor/code.c, thunks) fill more than the room that a segment of code memory begins with.
         .include "common.inc"
 
         .set A, 0x900000
-
-# Page \page of A: 4095 times the instruction, RET
-        .macro FILL page, insn
-        movl $(A+(\page)*0x1000), %edi
-        movl $4095, %ecx
-        movb $(\insn), %al
-        cld
-        rep stosb
-        movb $0xC3, (%edi)
-        .endm
+        .set PAGES, 3
+        .set END, A+PAGES*0x1000
 
         .text
-# EBX: a page, ESI: its first target, EDI: bytes between targets. Out: ECX, what the INCs or DECs came to
+# ADD ECX, imm8 (SUB, if AL says so); RET: 1024 in each page, with numbers in no simple order
+fill:   movl $A, %edi
+        movl $1, %ebx
+1:      imull $1103515245, %ebx, %ebx
+        addl $12345, %ebx
+        movb $0x83, (%edi)
+        movb %al, 1(%edi)
+        movl %ebx, %edx
+        shrl $20, %edx
+        movb %dl, 2(%edi)
+        movb $0xC3, 3(%edi)
+        addl $4, %edi
+        cmpl $END, %edi
+        jb 1b
+        ret
+
+# EDX: what going through all of them in steps of EDI bytes comes to, read from their bytes
+sum:    xorl %edx, %edx
+        movl $A, %esi
+1:      movsbl 2(%esi), %eax
+        cmpb $0xC1, 1(%esi)
+        je 2f
+        negl %eax
+2:      addl %eax, %edx
+        roll $1, %edx
+        addl %edi, %esi
+        cmpl $END, %esi
+        jb 1b
+        ret
+
+# ECX: the same by running them
 by_call:
         xorl %ecx, %ecx
-1:      leal (%ebx,%esi), %eax
-        call *%eax
+        movl $A, %esi
+1:      call *%esi
+        roll $1, %ecx
         addl %edi, %esi
-        cmpl $0x1000, %esi
+        cmpl $END, %esi
         jb 1b
         ret
 by_jump:
         xorl %ecx, %ecx
+        movl $A, %esi
 1:      pushl $2f
-        leal (%ebx,%esi), %eax
-        jmp *%eax
-2:      addl %edi, %esi
-        cmpl $0x1000, %esi
+        jmp *%esi
+2:      roll $1, %ecx
+        addl %edi, %esi
+        cmpl $END, %esi
         jb 1b
         ret
 # RET to where no CALL came from
 by_return:
         xorl %ecx, %ecx
+        movl $A, %esi
 1:      pushl $2f
-        leal (%ebx,%esi), %eax
-        pushl %eax
+        pushl %esi
         ret
-2:      addl %edi, %esi
-        cmpl $0x1000, %esi
+2:      roll $1, %ecx
+        addl %edi, %esi
+        cmpl $END, %esi
         jb 1b
         ret
 
-        .macro GO how, page, first, step
-        movl $(A+(\page)*0x1000), %ebx
-        movl $\first, %esi
+        .macro GO how, name, step
         movl $\step, %edi
         call \how
+        call sum
+        CHECK "\name", %ecx, %edx
         .endm
 
 test_main:
-        FILL 0, 0x41                    # INC ECX
-        FILL 1, 0x41
-        FILL 2, 0x49                    # DEC ECX
-        # 4095 + 4094 + ... + 0
-        GO by_call, 0, 0, 1
-        CHECK "called, each byte", %ecx, $(4095*4096/2)
-        GO by_call, 0, 0, 1
-        CHECK "called again", %ecx, $(4095*4096/2)
-        GO by_jump, 0, 0, 1
-        CHECK "jumped to", %ecx, $(4095*4096/2)
-        GO by_return, 0, 0, 1
-        CHECK "returned to", %ecx, $(4095*4096/2)
-        # 4095 + 4092 + ... + 0: each third, in the other pages
-        GO by_call, 1, 0, 3
-        CHECK "another page", %ecx, $(4095*1366/2)
-        GO by_call, 2, 0, 3
-        CHECK "a third", %ecx, $(-4095*1366/2)
-        # written: none of the old targets is left
-        FILL 0, 0x49
-        GO by_call, 0, 0, 1
-        CHECK "rewritten", %ecx, $(-4095*4096/2)
-        movb $0x41, A+0x7FF             # one INC among the DECs, at 2047: for each target up to it two more
-        GO by_call, 0, 0, 1
-        CHECK "one byte rewritten", %ecx, $(-4095*4096/2+2*2048)
-        GO by_call, 1, 0, 3
-        CHECK "the other page as it was", %ecx, $(4095*1366/2)
+        movb $0xC1, %al                 # ADD
+        call fill
+        GO by_call, "called", 4
+        GO by_call, "called again", 4
+        GO by_jump, "jumped to", 4
+        GO by_return, "returned to", 4
+        movb $0xE9, %al                 # SUB: none of the old targets is left
+        call fill
+        GO by_call, "rewritten", 4
+        movb $0xC1, A+0x1401            # one ADD among them
+        GO by_call, "one rewritten", 4
+        GO by_jump, "jumped to each second one", 8
+        GO by_return, "returned to each fifth one", 20
         jmp finish
         .section .utext
         .balign 4096
