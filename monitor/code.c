@@ -1242,37 +1242,19 @@ void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip)
     put32(m, at + 1, (uint32_t)(stub - (at + 5)));
 }
 
-/* MOV, MOVZX, MOVSX, arithmetic, CMPXCHG, XADD: one memory operand, no implied one; and string instructions. */
-static bool may_reach_user(const struct scan_insn *i)
-{
-    if (i->cls == SCAN_CLASS_STRING)
-        return true;
-    if (!scan_has_mem(i))
-        return false;
-    if (i->cls != SCAN_CLASS_PLAIN || !(i->seg == SCAN_SEG_NONE || i->seg == SCAN_DS || i->seg == SCAN_ES))
-        return false;
-    if (i->map == SCAN_MAP_1B)
-        return i->opcode < 0x40 || (i->opcode >= 0x80 && i->opcode <= 0x8B) || i->opcode == 0xC6 ||
-               i->opcode == 0xC7 || i->opcode == 0xF6 || i->opcode == 0xF7;
-    if (i->map == SCAN_MAP_0F)
-        return (i->opcode >= 0xB0 && i->opcode <= 0xB1) || (i->opcode >= 0xB6 && i->opcode <= 0xB7) ||
-               (i->opcode >= 0xBE && i->opcode <= 0xC1);
-    return false;
-}
-
 static bool hint_fits(const struct machine *m, const struct page_code *pc, enum xlat_hint hint,
                       const struct scan_insn *i)
 {
-    if (i->adsize != 4)
-        return false;
-    if (hint == XLAT_HINT_USER)
-        return (m->options & XLAT_OPT_BMI2) && !(pc->mode & XLAT_MODE_USER) && may_reach_user(i);
-    return scan_has_mem(i) && i->seg != SCAN_FS && i->seg != SCAN_GS;
+    bool by_address = hint == XLAT_HINT_USER || hint == XLAT_HINT_VOLATILE;
+    return xlat_takes_hint(i, hint) && (!by_address || ((m->options & XLAT_OPT_BMI2) && !(pc->mode & XLAT_MODE_USER)));
 }
 
 bool code_reaches_user(const struct inst *in, uint32_t eip)
 {
-    return !in->page->unit && eip - in->lin < PAGE_SIZE_ && hint_of(in->page, eip & PAGE_MASK_) == XLAT_HINT_USER;
+    if (in->page->unit || eip - in->lin >= PAGE_SIZE_)
+        return false;
+    enum xlat_hint hint = hint_of(in->page, eip & PAGE_MASK_);
+    return hint == XLAT_HINT_USER || hint == XLAT_HINT_VOLATILE;
 }
 
 bool code_force_hint(struct machine *m, struct inst *in, uint32_t eip, enum xlat_hint hint)
@@ -1280,7 +1262,9 @@ bool code_force_hint(struct machine *m, struct inst *in, uint32_t eip, enum xlat
     struct page_code *pc = in->page;
     uint32_t off = eip & PAGE_MASK_;
     struct scan_insn insn;
-    if (pc->unit || eip - in->lin >= PAGE_SIZE_ || hint_of(pc, off) || bit(pc->emulate, off) ||
+    enum xlat_hint was = hint_of(pc, off);
+    /* What looks for temporary mappings goes by user_window[] otherwise, and wraps round where it must. */
+    if (pc->unit || eip - in->lin >= PAGE_SIZE_ || was == hint || (was && hint != XLAT_HINT_VOLATILE) || bit(pc->emulate, off) ||
         scan_decode(m->vm.ram + (uint64_t)pc->pfn * PAGE_SIZE_ + off, SCAN_PAGE_SIZE - off, 32, &insn) !=
             SCAN_OK ||
         !hint_fits(m, pc, hint, &insn))
@@ -1288,7 +1272,9 @@ bool code_force_hint(struct machine *m, struct inst *in, uint32_t eip, enum xlat
     pc->hint[off >> 2] |= (uint8_t)(hint << 2 * (off & 3));
     if (page_make(m, pc->pfn, pc->mode, off, pc))
         page_remove(m, pc);
-    if (hint == XLAT_HINT_USER)
+    if (hint == XLAT_HINT_VOLATILE)
+        COUNT(m, SITES_VOLATILE);
+    else if (hint == XLAT_HINT_USER)
         COUNT(m, SITES_USER);
     else
         COUNT(m, SITES_WRAP);

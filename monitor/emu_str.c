@@ -73,10 +73,12 @@ static uint32_t bulk(struct emu *e, const struct run *r, unsigned seg, uint32_t 
     return !*p ? 0 : room < most ? room : most;
 }
 
+/* REP MOVSB, not memmove(), which is the C library's and uses SSE registers (light.h). */
 static void copy_forward(uint8_t *to, const uint8_t *from, uint32_t n, unsigned size)
 {
     if (to <= from || to >= from + (size_t)n * size) {
-        memmove(to, from, (size_t)n * size);
+        size_t bytes = (size_t)n * size;
+        __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory");
         return;
     }
     for (uint32_t i = 0; i < n; i++)
@@ -93,7 +95,6 @@ static void op_movs(struct emu *e, const struct dinsn *d)
         uint32_t n = r.count > 1 ? bulk(e, &r, r.src, si, false, r.count, &from) : 0;
         n = n > 1 ? bulk(e, &r, SCAN_ES, di, true, n, &to) : 0;
         if (n > 1) {
-            cpu_fx_save(c); /* memmove() is the C library's */
             copy_forward(to, from, n, r.size);
         } else {
             uint32_t v = emu_ld(e, r.src, si, r.size);

@@ -30,6 +30,42 @@ void vm_segments_changed(struct vm *vm)
               flat_data(&c->seg[SCAN_DS]) && flat_data(&c->seg[SCAN_ES]);
 }
 
+/* Has the window nothing that INVLPG of this page takes away? Pages from the same page table need one each, those of a large page go together
+ * (SDM vol. 3, 4.10.4.1). */
+static bool shows_nothing(const struct machine *m, const struct window *w, gva_t page)
+{
+    const struct region *r = w->live ? w->region[page.v >> 22] : NULL;
+    bool pae = m->vm.cpu->cr4 & CPU_CR4_PAE;
+    return !r || (!r->state[page.v / PAGE_SIZE_ % REGION_PAGES] && !(r->pde[pae ? page.v >> 21 & 1 : 0] & 0x80));
+}
+
+/* Temporary mappings that were never mapped in a window: their invalidation is most of what they cost. */
+static bool invlpg_of_nothing(struct machine *m, gva_t page)
+{
+    const struct cpu *c = m->vm.cpu;
+    if (!(c->cr0 & CPU_CR0_PG) || !shows_nothing(m, &m->window[0], page) || (m->data && (m->data->cr3 != c->cr3 || !shows_nothing(m, m->data, page))))
+        return false;
+    COUNT(m, INVLPG);
+    window_volatile_begin(m, page.v);
+    return true;
+}
+
+void vm_paging_changed(struct vm *vm, enum vm_flush what, gva_t page)
+{
+    if (!vm->run)
+        return;
+    struct machine *m = machine_of(vm);
+    const struct cpu *c = vm->cpu;
+    if (what == VM_FLUSH_PAGE)
+        TRACE(m, INVLPG, page.v);
+    else
+        TRACE(m, PAGING, c->cr0, c->cr3, c->cr4, c->efer);
+    if (what == VM_FLUSH_PAGE && invlpg_of_nothing(m, page))
+        return;
+    cpu_fx_save(vm->cpu);
+    window_paging_changed(m, what, page);
+}
+
 void vm_exception(struct vm *vm, unsigned vector, bool has_error, uint32_t error)
 {
     if (!vm->run)
@@ -203,9 +239,15 @@ uint32_t light_emulate(struct machine *m, uint32_t why, uint32_t operand)
         return why;
     if (why == XLAT_STUB_RUN && !smc_emulates(m, operand))
         return XLAT_STUB_MISS; /* its turn is over: a verso is to be made */
+    if (why == XLAT_STUB_VOLATILE && !window_volatile_yet(m, operand * PAGE_SIZE_, 1)) {
+        window_volatile_tell(m, operand * PAGE_SIZE_, false); /* again, as any access: the host's fault will map it */
+        return STUB_GO_ON;
+    }
     uint32_t cpl = c->cpl;
     COUNT(m, EXITS);
     COUNT(m, EXITS_LIGHT);
+    if (why == XLAT_STUB_VOLATILE)
+        COUNT(m, EMULATED_VOLATILE);
     m->light_result = EMU_OK;
     if (quick(m, why, operand)) {
         COUNT(m, EMULATED);

@@ -26,7 +26,8 @@ struct machine;
 #define WINDOW_SPAN                 (42ull << 30) /* 2 GiB below, 4 GiB window, 36 GiB above; see translator/xlat.h */
 #define WINDOW_VOLATILE             4096u
 #define WINDOW_VOLATILE_AT          16u /* drops after which a page is no longer mapped at once */
-#define WINDOW_VOLATILE_USES        3u  /* accesses emulated before it is: mapping and dropping cost as much */
+#define WINDOW_VOLATILE_WORTH       128u /* accesses emulated without a host fault before it is: mapping and dropping cost as much */
+#define WINDOW_VOLATILE_FAULT       43u /* what one with a host fault counts for */
 #define REGION_PAGES                1024u
 #define REGION_COUNT                1024u
 #define WINDOW_IBTC_SIZE            4096u
@@ -198,7 +199,7 @@ void code_unlink_linear(struct machine *m, uint32_t lin);
 void code_withdraw(struct machine *m, uint32_t lin);
 /* An instruction keeps faulting: from now on it leaves to the emulator at once. */
 void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip);
-/* An instruction's operand keeps lying where its form does not reach: it is made anew with the hint. False: it is not of a form that can
+/* An instruction's operand keeps lying where its form does not reach, or reaches badly: it is made anew with the hint. False: it is not of a form that can
  * be, or has been. */
 bool code_force_hint(struct machine *m, struct inst *in, uint32_t eip, enum xlat_hint hint);
 bool code_reaches_user(const struct inst *in, uint32_t eip);
@@ -263,7 +264,7 @@ struct machine {
     uint8_t window_volatile[WINDOW_VOLATILE]; /* drops of supervisor pages, by hash, up to WINDOW_VOLATILE_AT */
     struct {
         uint32_t epoch; /* paging_epoch of the last access */
-        uint32_t uses;  /* accesses emulated since then, or since the page was invalidated */
+        uint32_t uses;  /* accesses emulated since then, or since the page was invalidated; with a host fault: WINDOW_VOLATILE_FAULT */
     } window_volatile_use[WINDOW_VOLATILE];
     uint32_t paging_epoch; /* CR3 loads and changes of all paging entries */
     uint32_t paging_cr0, paging_cr4;
@@ -323,6 +324,7 @@ struct machine {
     bool fault_write,
         fault_chunk, /* user_window[] was wrong for the page of an instruction that goes by it */
         fault_wrap, /* the address wrapped round at 4 GiB */
+        fault_volatile, /* the page is a temporary mapping, not mapped yet */
         fault_user, /* the page is the user's and the access the supervisor's, in the supervisor's window */
         fault_site; /* fault_site: the walk succeeded, the instruction has to be emulated all the same */
     gva_t pf_addr;  /* last #PF given to the guest: mapped on the way back */
@@ -420,6 +422,40 @@ static inline void window_publish_data(struct machine *m)
     m->data_base = base;
     for (unsigned i = 0; i < CPU_CHUNKS; i++)
         m->vm.cpu->user_window[i] = m->user_chunks >> i & 1 ? base : (uint64_t)(uintptr_t)m->window[0].base;
+}
+/* Supervisor pages that lose their mapping again and again: temporary mappings, such as those a kernel patches its text through, or
+ * reaches page tables and others' pages above its direct mapping through. */
+static inline uint32_t window_volatile_slot(uint32_t lin)
+{
+    return (lin >> 12 ^ lin >> 22) % WINDOW_VOLATILE;
+}
+/* An access to such a page without a mapping: is it to be emulated, because the page may be invalidated before a mapping has paid? A store
+ * or two of patched text are, clearing a page is; a loop over a page table is not. cost: 1 or WINDOW_VOLATILE_FAULT. */
+static inline bool window_volatile_yet(struct machine *m, uint32_t lin, uint32_t cost)
+{
+    uint32_t slot = window_volatile_slot(lin);
+    if (m->window_volatile_use[slot].epoch != m->paging_epoch) {
+        m->window_volatile_use[slot].epoch = m->paging_epoch;
+        m->window_volatile_use[slot].uses = 0;
+    }
+    uint32_t before = m->window_volatile_use[slot].uses;
+    m->window_volatile_use[slot].uses = before + cost;
+    return before < WINDOW_VOLATILE_WORTH;
+}
+/* The page has been invalidated: its next use begins. */
+static inline void window_volatile_begin(struct machine *m, uint32_t lin)
+{
+    m->window_volatile_use[window_volatile_slot(lin)].uses = 0;
+}
+/* The next access by an instruction that looks for temporary mappings (XLAT_HINT_VOLATILE) leaves to the emulator, or does not. A matter of
+ * time only: either is right. */
+static inline void window_volatile_tell(struct machine *m, uint32_t lin, bool emulate)
+{
+    uint32_t *at = &m->vm.cpu->volatile_page[lin / PAGE_SIZE_ % CPU_VOLATILE], is = 0u - lin / PAGE_SIZE_;
+    if (emulate)
+        *at = is;
+    else if (*at == is)
+        *at = CPU_NO_PAGE;
 }
 /* Linear address a turned out to be user memory, or not to be, when the supervisor reached for it. False: it does so too often. */
 bool window_mark_chunk(struct machine *m, gva_t a, bool user);

@@ -126,20 +126,6 @@ void machine_flush_output(struct machine *m)
 /* -- Hooks of emulator and MMU. They tolerate a bare struct vm (unit tests): run is set by run_machine()
  * only. ---------------- */
 
-void vm_paging_changed(struct vm *vm, enum vm_flush what, gva_t page)
-{
-    if (!vm->run)
-        return;
-    struct machine *m = machine_of(vm);
-    const struct cpu *c = vm->cpu;
-    cpu_fx_save(vm->cpu);
-    if (what == VM_FLUSH_PAGE)
-        TRACE(m, INVLPG, page.v);
-    else
-        TRACE(m, PAGING, c->cr0, c->cr3, c->cr4, c->efer);
-    window_paging_changed(m, what, page);
-}
-
 /* A local APIC that was moved over RAM hides it from the processor (SDM vol. 3, 10.4.5). */
 void vm_apic_base_changed(struct vm *vm)
 {
@@ -345,6 +331,28 @@ static void emulate_one(struct machine *m, uint32_t why)
     after_emulation(m, r);
 }
 
+/* An instruction whose access is legal, but not mapped (MMIO, user memory from the supervisor, code page, temporary mapping): one that does it
+ * often gets its own exit. */
+static void note_site(struct machine *m, struct inst *in, uint32_t eip)
+{
+    unsigned s = (eip ^ eip >> 12) % SITE_TABLE;
+    if (m->site[s].eip != eip) {
+        m->site[s].eip = eip;
+        m->site[s].count = 0;
+    }
+    if (++m->site[s].count < SITE_PATIENCE)
+        return;
+    m->site[s].count = 0;
+    if (!in || in->dead)
+        return;
+    if (m->fault_volatile)
+        (void)code_force_hint(m, in, eip, XLAT_HINT_VOLATILE); /* the page may be mapped at other times: never the emulator for good */
+    else if (m->fault_user && !(m->vm.cpu->cr4 & CPU_CR4_SMAP) && code_force_hint(m, in, eip, XLAT_HINT_USER))
+        window_mark_chunk(m, m->fault_addr, true);
+    else if (!m->fault_wrap || !code_force_hint(m, in, eip, XLAT_HINT_WRAP))
+        code_force_emulation(m, in, eip);
+}
+
 /* A host fault that the handler could not settle: run the instruction in the emulator, which raises whatever
  * the guest must see. */
 static void emulate_faulting(struct machine *m)
@@ -362,26 +370,8 @@ static void emulate_faulting(struct machine *m)
     /* From now on in the other window; this time emulated, since a repeated string instruction may be under way: an interrupt taken here would
      * find it as if not begun. */
     bool settled = m->fault_chunk && window_mark_chunk(m, m->fault_addr, m->fault_user);
-    if (m->fault_site && !settled) {
-        /* Legal, but not mappable (MMIO, user memory from the supervisor, code page): sites that do it often
-         * get their own exit. */
-        unsigned s = (eip ^ eip >> 12) % SITE_TABLE;
-        if (m->site[s].eip != eip) {
-            m->site[s].eip = eip;
-            m->site[s].count = 0;
-        }
-        if (++m->site[s].count >= SITE_PATIENCE) {
-            m->site[s].count = 0;
-            struct inst *in = faulted;
-            if (!in || in->dead) {
-                ;
-            } else if (m->fault_user && !(c->cr4 & CPU_CR4_SMAP) && code_force_hint(m, in, eip, XLAT_HINT_USER)) {
-                window_mark_chunk(m, m->fault_addr, true);
-            } else if (!m->fault_wrap || !code_force_hint(m, in, eip, XLAT_HINT_WRAP)) {
-                code_force_emulation(m, in, eip);
-            }
-        }
-    }
+    if (m->fault_volatile || (m->fault_site && !settled))
+        note_site(m, faulted, eip);
     bool user = c->cpl == 3;
     uint64_t faults = m->counter[RUN_COUNTER_PAGE_FAULTS];
     emulate_one(m, XLAT_STUB_EMULATE);
@@ -655,11 +645,16 @@ static void wire_cpu(struct machine *m)
     c->stub[XLAT_STUB_IRET] = (uint64_t)(uintptr_t)stub_iret;
     c->stub[XLAT_STUB_IN] = (uint64_t)(uintptr_t)stub_in;
     c->stub[XLAT_STUB_OUT] = (uint64_t)(uintptr_t)stub_out;
+    c->stub[XLAT_STUB_VOLATILE] = (uint64_t)(uintptr_t)stub_volatile;
     c->stub[XLAT_STUB_RUN] = (uint64_t)(uintptr_t)stub_run;
     c->host_self = (uint64_t)(uintptr_t)m;
     c->mask_host_flags = CPU_HOST_FLAGS;
     c->mask_if = CPU_IF;
     c->mask_chunk = ~0u << CPU_CHUNK_SHIFT;
+    c->mask_page = ~PAGE_MASK_;
+    c->mask_volatile = (CPU_VOLATILE - 1) * PAGE_SIZE_;
+    for (unsigned i = 0; i < CPU_VOLATILE; i++)
+        c->volatile_page[i] = CPU_NO_PAGE;
     c->host_tsc_stopped = m->vm.x87_blind = m->cfg->clock_stopped;
 }
 

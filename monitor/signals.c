@@ -191,7 +191,7 @@ static void settle_fault(int sig, siginfo_t *si, void *context)
     }
     m->fault_rip = rip;
     m->fault_host = addr;
-    m->fault_site = m->fault_chunk = m->fault_wrap = false;
+    m->fault_site = m->fault_chunk = m->fault_wrap = m->fault_volatile = false;
     m->fault_write = false;
     if (sig == SIGSEGV || sig == SIGBUS) {
         if (addr - (uint64_t)(uintptr_t)m->shadow_stack < PAGE_SIZE_ + 64) {

@@ -6,7 +6,7 @@
         .p2align 6
         .globl stub_enter, stub_enter_begin, stub_enter_end, stub_enter_abort, stub_code_begin, stub_code_end
         .globl stub_emulate, stub_lookup_bmi2, stub_lookup_plain, stub_miss, stub_sti, stub_poll, stub_step
-        .globl stub_sreg, stub_sreg_load, stub_sreg_miss, stub_cpuid, stub_sysenter, stub_sysexit, stub_int, stub_iret, stub_in, stub_out, stub_run
+        .globl stub_sreg, stub_sreg_load, stub_sreg_miss, stub_cpuid, stub_sysenter, stub_sysexit, stub_int, stub_iret, stub_in, stub_out, stub_volatile, stub_run
         .globl stub_retmiss, stub_signal, stub_fault, stub_exit_begin, stub_exit_end
 stub_code_begin:
 
@@ -254,6 +254,7 @@ leave_fx:
         LIGHT   stub_iret, EXIT_IRET
         LIGHT   stub_in, EXIT_IN
         LIGHT   stub_out, EXIT_OUT
+        LIGHT   stub_volatile, EXIT_VOLATILE
         LIGHT   stub_run, EXIT_RUN
 stub_emulate:
         mov     r9d, EXIT_EMULATE

@@ -23,7 +23,7 @@ uint32_t stub_enter(struct cpu *cpu);
 extern const char stub_emulate[], stub_lookup_bmi2[], stub_lookup_plain[], stub_miss[], stub_sti[],
     stub_poll[], stub_step[];
 extern const char stub_sreg[], stub_cpuid[], stub_sysenter[], stub_sysexit[], stub_int[], stub_iret[], stub_in[],
-    stub_out[], stub_run[];
+    stub_out[], stub_volatile[], stub_run[];
 extern const char stub_sreg_load[], stub_sreg_miss[]; /* a fault at the first goes on at the second */
 extern const char stub_retmiss[];              /* bottom of the shadow stack */
 extern const char stub_signal[], stub_fault[]; /* where the signal handlers resume to leave translated code */

@@ -186,25 +186,23 @@ static void unmap_host(struct machine *m, struct window *w, uint32_t lin, uint64
     }
 }
 
-/* Supervisor pages that lose their mapping again and again: temporary mappings, such as those a kernel patches its text through, or
- * reaches page tables above its direct mapping through. */
-static uint32_t volatile_slot(uint32_t lin)
+/* A supervisor page has lost its mapping. */
+static void note_loss(struct machine *m, uint32_t lin)
 {
-    return (lin >> 12 ^ lin >> 22) % WINDOW_VOLATILE;
+    uint8_t *losses = &m->window_volatile[window_volatile_slot(lin)];
+    if (*losses < WINDOW_VOLATILE_AT)
+        ++*losses;
+    else
+        window_volatile_tell(m, lin, true);
 }
 
-/* An access to a page without a mapping: is it to be emulated, because the page may be invalidated before a mapping has paid? A store
- * or two of patched text are; a loop over a page table is not. */
-static bool volatile_yet(struct machine *m, uint32_t lin)
+/* A host fault at a supervisor page: is the access to be emulated, because the page is a temporary mapping? */
+static bool volatile_fault(struct machine *m, uint32_t lin)
 {
-    uint32_t slot = volatile_slot(lin);
-    if (m->window_volatile[slot] < WINDOW_VOLATILE_AT)
+    if (m->window_volatile[window_volatile_slot(lin)] < WINDOW_VOLATILE_AT || !window_volatile_yet(m, lin, WINDOW_VOLATILE_FAULT))
         return false;
-    if (m->window_volatile_use[slot].epoch != m->paging_epoch) {
-        m->window_volatile_use[slot].epoch = m->paging_epoch;
-        m->window_volatile_use[slot].uses = 0;
-    }
-    return m->window_volatile_use[slot].uses++ < WINDOW_VOLATILE_USES;
+    window_volatile_tell(m, lin, true);
+    return true;
 }
 
 static void forget_page(struct machine *m, struct window *w, struct region *r, unsigned page)
@@ -218,9 +216,8 @@ static void forget_page(struct machine *m, struct window *w, struct region *r, u
     }
     if (r->state[page] & (PAGE_READ | PAGE_WRITE)) {
         rmap_remove(m, r, page);
-        uint32_t slot = volatile_slot((r->index * REGION_PAGES + page) * PAGE_SIZE_);
-        if (!w->user && m->window_volatile[slot] < WINDOW_VOLATILE_AT)
-            m->window_volatile[slot]++;
+        if (!w->user)
+            note_loss(m, (r->index * REGION_PAGES + page) * PAGE_SIZE_);
     }
     r->state[page] = 0;
     r->used--;
@@ -695,7 +692,7 @@ void window_paging_changed(struct machine *m, enum vm_flush what, gva_t page)
     }
     if (what == VM_FLUSH_PAGE) {
         COUNT(m, INVLPG);
-        m->window_volatile_use[volatile_slot(page.v)].uses = 0;
+        window_volatile_begin(m, page.v);
         struct window *supervisor = &m->window[0], *user = find_user_window(m, c->cr3);
         struct region *r = supervisor->live ? supervisor->region[page.v >> 22] : NULL;
         if (r && paging_on(m)) /* the page may be a large one: all of its region that has changed goes */
@@ -810,7 +807,7 @@ enum window_result window_fault(struct machine *m, struct window *w, gva_t a, bo
     struct mmu_page p;
     struct mmu_fault f;
     bool user = m->vm.cpu->cpl == 3;
-    m->fault_site = m->fault_user = m->fault_chunk = false;
+    m->fault_site = m->fault_user = m->fault_chunk = m->fault_volatile = false;
     if (!mmu_walk(&m->vm, a, (write ? MMU_WRITE : 0) | (user ? MMU_USER : 0), &p, &f))
         return WINDOW_EMULATE;
     m->fault_site = true;
@@ -822,7 +819,8 @@ enum window_result window_fault(struct machine *m, struct window *w, gva_t a, bo
     m->fault_chunk = m->fault_user || (!user && w->user && !of_user);
     if (m->fault_chunk)
         return WINDOW_EMULATE;
-    if ((!w->user && volatile_yet(m, a.v)) || debug_watches_page(m->debug, a.v)) {
+    m->fault_volatile = !w->user && volatile_fault(m, a.v);
+    if (m->fault_volatile || debug_watches_page(m->debug, a.v)) {
         m->fault_site = false; /* the page, not the instruction, is the odd one */
         return WINDOW_EMULATE;
     }
@@ -878,6 +876,8 @@ enum window_result window_fault(struct machine *m, struct window *w, gva_t a, bo
         if (paging_on(m) && mmu_probe(&m->vm, gva(page * PAGE_SIZE_), &q))
             e = leaf_entry(m, &q);
         note_page(m, w, r, page % REGION_PAGES, pfn - before + i, e, state);
+        if (!w->user)
+            window_volatile_tell(m, page * PAGE_SIZE_, false);
     }
     COUNT(m, FAULT_MAP);
     if (!w->user)

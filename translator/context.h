@@ -47,6 +47,8 @@ struct context {
     bool fold;         /* of this instruction: its change of ESP may be saved up */
     bool backwards;    /* DF is set, but not the host's (see "DF" in translate.c) */
     int32_t esp_delta; /* guest ESP less r14d here: changes of ESP saved up */
+    uint8_t *to_volatile[2]; /* branches of this instruction to its XLAT_STUB_VOLATILE exit */
+    unsigned to_volatile_count;
     bool open; /* control can run off the end of what has been emitted so far for this instruction */
     bool failed;
     bool measured; /* second pass: est[] holds the host offsets of the first */

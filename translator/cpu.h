@@ -94,6 +94,7 @@ struct cpu_table {
     X(IRET, "r8d: IRETD, CPL 0") \
     X(IN, "r8d: IN, CPL 0; r10d: XLAT_PORT_*") \
     X(OUT, "r8d: OUT, CPL 0; r10d: XLAT_PORT_*") \
+    X(VOLATILE, "CPL 0; r8d: an instruction whose operand lies in a page that volatile_page[] has; r10d: the page's number") \
     X(RUN, "r8d: an instruction in a page that is not translated at present, since it is written too often; r10d: number of the page. The monitor's thunks only, never a verso")
 enum xlat_stub {
 #define X(id, text) XLAT_STUB_##id,
@@ -112,6 +113,9 @@ static inline bool xlat_stub_emulates(uint32_t s)
 #define XLAT_PORT_SIZE(a) ((a) >> 16 & 7)
 #define XLAT_PORT_LEN(a) ((a) >> 24)
 
+#define CPU_VOLATILE 64u /* places in volatile_page[], by the low bits of a page's number */
+#define CPU_NO_PAGE  1u  /* the sum with a page's number is never 0 */
+
 struct cpu {
     /* -- Part 1: reached by translated code through r13. ------------------------------------------------------ */
     uint64_t ibtc;           /* host address of the current indirect-branch table: uint64_t[ibtc_mask+1] of host addresses */
@@ -129,6 +133,10 @@ struct cpu {
     uint64_t mask_chunk;     /* constant: the bits of a linear address that index user_window[] */
     uint64_t user_window[32]; /* for instructions of CPL 0 that reach user memory, by 128 MiB of linear space: the host base to
                                 use, of the supervisor's window, the user window of the present CR3, or a PROT_NONE one */
+    uint64_t mask_page;      /* constant: the bits of a linear address that are its page's number */
+    uint64_t mask_volatile;  /* constant: those that index volatile_page[] */
+    uint32_t volatile_page[CPU_VOLATILE]; /* for instructions of CPL 0 that meet temporary mappings (XLAT_HINT_VOLATILE): 0 less the number
+                                of a linear page whose accesses go to the emulator, or CPU_NO_PAGE */
     uint32_t seg_sel[6];     /* selectors, for MOV/PUSH from Sreg; kept equal to seg[].sel */
     uint32_t scratch[6];     /* monitor's and stubs' own */
 

@@ -202,6 +202,19 @@ static void put_imm(struct context *c, const struct scan_insn *i)
         emit_bytes(&c->e, insn_bytes(c, i) + i->imm_off, i->imm_len);
 }
 
+/* Goes on at the place that land() is called at if rcx is zero. Returns what land() wants. */
+static uint8_t *jrcxz(struct context *c)
+{
+    emit_1(&c->e, 0xE3);
+    emit_1(&c->e, 0);
+    return c->e.p;
+}
+
+static void land(struct context *c, uint8_t *from)
+{
+    from[-1] = (uint8_t)(c->e.p - from);
+}
+
 /* --- memory operands
  * --------------------------------------------------------------------------------------------- */
 
@@ -270,9 +283,46 @@ static void user_window(struct context *c, unsigned reg)
     emit_4(&c->e, (uint32_t)offsetof(struct cpu, user_window));
 }
 
-static struct emit_mem user_address(struct context *c, const struct address *a)
+/* To volatile_exit(), with the page's number in r11, if the linear address in a register lies in a page that volatile_page[] has. No flags:
+ * pext r10, reg, [mask_volatile]; mov r10d, [r13 + r10*4 + volatile_page]; pext r11, reg, [mask_page]; lea ecx, [r10 + r11]; jrcxz. */
+static void volatile_check(struct context *c, const struct scan_insn *i, unsigned reg)
+{
+    emit_bmi_mem(&c->e, EMIT_PEXT, HOST_R10, reg, CPU_FIELD(mask_volatile));
+    emit_bytes(&c->e, "\x47\x8B\x94\x95", 4);
+    emit_4(&c->e, (uint32_t)offsetof(struct cpu, volatile_page));
+    emit_bmi_mem(&c->e, EMIT_PEXT, HOST_R11, reg, CPU_FIELD(mask_page));
+    emit_mov32_rr(&c->e, HOST_R9, HOST_RCX);
+    context_at(c, XLAT_AT_RCX9, i->off, 0);
+    emit_lea32(&c->e, HOST_RCX, HOST_R10, HOST_R11, 0, 0);
+    c->to_volatile[c->to_volatile_count++] = jrcxz(c);
+    emit_mov32_rr(&c->e, HOST_RCX, HOST_R9);
+    context_at(c, XLAT_AT, i->off, 0);
+}
+
+/* Behind the instruction, which goes on over it. ESP is in place (op_works_on_esp()). */
+static void volatile_exit(struct context *c, const struct scan_insn *i)
+{
+    uint8_t *over;
+
+    context_at(c, XLAT_AT, insn_next(i), 0);
+    emit_1(&c->e, 0xEB);
+    emit_1(&c->e, 0);
+    over = c->e.p;
+    context_at(c, XLAT_AT_RCX9, i->off, 0);
+    for (unsigned n = 0; n < c->to_volatile_count; n++)
+        land(c, c->to_volatile[n]);
+    emit_mov32_rr(&c->e, HOST_RCX, HOST_R9);
+    context_at(c, XLAT_AT, i->off, 0);
+    emit_mov32_rr(&c->e, HOST_R10, HOST_R11);
+    context_exit(c, XLAT_STUB_VOLATILE, i->off);
+    land(c, over);
+}
+
+static struct emit_mem user_address(struct context *c, const struct address *a, const struct scan_insn *i)
 {
     emit_lea32(&c->e, HOST_R8, a->base, a->index, a->scale, a->disp);
+    if (i->hint == XLAT_HINT_VOLATILE)
+        volatile_check(c, i, HOST_R8);
     user_window(c, HOST_R8);
     return (struct emit_mem){HOST_R9, HOST_R8, 0, 0};
 }
@@ -282,8 +332,8 @@ static struct emit_mem prepare_address(struct context *c, const struct address *
 {
     uint8_t near = a->disp < XLAT_DISP_MIN ? HOST_WINTOP : HOST_WINDOW;
 
-    if (i->hint == XLAT_HINT_USER)
-        return user_address(c, a);
+    if (i->hint == XLAT_HINT_USER || i->hint == XLAT_HINT_VOLATILE)
+        return user_address(c, a, i);
     if (is_far_seg(i))
         return far_address(c, a, i->seg);
     if (a->base == HOST_NONE && a->index == HOST_NONE)
@@ -520,7 +570,7 @@ static void rebase(struct context *c, const struct scan_insn *i, unsigned reg)
 {
     unsigned base = HOST_WINDOW;
 
-    if (i->hint == XLAT_HINT_USER) {
+    if (i->hint == XLAT_HINT_USER || i->hint == XLAT_HINT_VOLATILE) {
         user_window(c, reg);
         base = HOST_R9;
     }
@@ -534,6 +584,10 @@ static void string_op(struct context *c, const struct scan_insn *i)
     unsigned op = i->opcode & 0xFE;
     bool si = op == 0xA4 || op == 0xA6 || op == 0xAC, di = op != 0xAC;
 
+    if (si && i->hint == XLAT_HINT_VOLATILE)
+        volatile_check(c, i, CPU_ESI);
+    if (di && i->hint == XLAT_HINT_VOLATILE)
+        volatile_check(c, i, CPU_EDI);
     if (si) {
         rebase(c, i, CPU_ESI);
         context_at(c, XLAT_STRING, i->off, 0);
@@ -548,19 +602,6 @@ static void string_op(struct context *c, const struct scan_insn *i)
         emit_mov32_rr(&c->e, CPU_ESI, CPU_ESI);
     if (di)
         emit_mov32_rr(&c->e, CPU_EDI, CPU_EDI);
-}
-
-/* Goes on at the place that land() is called at if rcx is zero. Returns what land() wants. */
-static uint8_t *jrcxz(struct context *c)
-{
-    emit_1(&c->e, 0xE3);
-    emit_1(&c->e, 0);
-    return c->e.p;
-}
-
-static void land(struct context *c, uint8_t *from)
-{
-    from[-1] = (uint8_t)(c->e.p - from);
 }
 
 /* One element of MOVS from top to bottom; rcx too with a repeat. From the store on it cannot be started over: it may have overwritten what
@@ -1392,7 +1433,7 @@ bool op_works_on_esp(const struct context *c, const struct scan_insn *i)
 {
     struct op_row row = row_of(i);
 
-    if (must_emulate(c, i))
+    if (must_emulate(c, i) || i->hint == XLAT_HINT_VOLATILE)
         return false;
     switch ((enum action)row.action) {
     case COPY:
@@ -1455,7 +1496,7 @@ bool op_works_backwards(const struct context *c, const struct scan_insn *i)
 {
     struct op_row row = row_of(i);
 
-    if (must_emulate(c, i) || (scan_has_mem(i) && mem_is_odd(i)))
+    if (must_emulate(c, i) || (scan_has_mem(i) && mem_is_odd(i)) || i->hint == XLAT_HINT_VOLATILE)
         return false;
     switch ((enum action)row.action) {
     case COPY:
@@ -1479,7 +1520,36 @@ bool op_works_backwards(const struct context *c, const struct scan_insn *i)
     }
 }
 
-void op_translate(struct context *c, const struct scan_insn *i)
+/* MOV, MOVZX, MOVSX, CMOVcc, SETcc, arithmetic, shifts, bits by a constant, CMPXCHG, XADD: one memory operand, no implied one; and string
+ * instructions. */
+static bool may_go_by_address(const struct scan_insn *i)
+{
+    if (i->cls == SCAN_CLASS_STRING)
+        return true;
+    if (!scan_has_mem(i))
+        return false;
+    if (i->cls != SCAN_CLASS_PLAIN || !(i->seg == SCAN_SEG_NONE || i->seg == SCAN_DS || i->seg == SCAN_ES))
+        return false;
+    unsigned op = i->opcode;
+    if (i->map == SCAN_MAP_1B)
+        return op < 0x40 || op == 0x69 || op == 0x6B || (op >= 0x80 && op <= 0x8B) || op == 0xC0 || op == 0xC1 || op == 0xC6 || op == 0xC7 ||
+               (op >= 0xD0 && op <= 0xD3) || op == 0xF6 || op == 0xF7 || (op >= 0xFE && scan_modrm_reg(i) <= 1);
+    if (i->map == SCAN_MAP_0F)
+        return (op >= 0x40 && op <= 0x4F) || (op >= 0x90 && op <= 0x9F) || op == 0xAF || op == 0xB0 || op == 0xB1 || op == 0xB6 ||
+               op == 0xB7 || op == 0xBA || (op >= 0xBE && op <= 0xC1) || (op == 0xC7 && scan_modrm_reg(i) == 1);
+    return false;
+}
+
+bool xlat_takes_hint(const struct scan_insn *i, enum xlat_hint hint)
+{
+    if (i->adsize != 4)
+        return false;
+    if (hint == XLAT_HINT_USER || hint == XLAT_HINT_VOLATILE)
+        return may_go_by_address(i);
+    return scan_has_mem(i) && i->seg != SCAN_FS && i->seg != SCAN_GS;
+}
+
+static void translate(struct context *c, const struct scan_insn *i)
 {
     struct op_row row = row_of(i);
 
@@ -1615,4 +1685,12 @@ void op_translate(struct context *c, const struct scan_insn *i)
         port(c, i);
         break;
     }
+}
+
+void op_translate(struct context *c, const struct scan_insn *i)
+{
+    c->to_volatile_count = 0;
+    translate(c, i);
+    if (c->to_volatile_count)
+        volatile_exit(c, i);
 }

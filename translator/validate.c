@@ -10,7 +10,7 @@
  * never written; rsp only by CALL, RET, and PUSH/POP of r8..r11 or flags in adjoining pairs V5 a memory
  * operand is [r15/r12 + reg32 + disp] (r8 to r11 only while known to be 32 bits wide) or [r15/r12 + disp] in
  * the ranges of xlat.h, [r9 + r8] with r9 just loaded from seg_window, a string operand just rebased, or a field of part 1 of struct cpu (written: vif
- * alone) V6 relocated fields are immediates (or the LEA of the landing check): adding an address to them
+ * alone; of its tables, a place that PEXT has just made) V6 relocated fields are immediates (or the LEA of the landing check): adding an address to them
  * cannot change an operand's form V7 link fields are rel32 of branches; entries are instructions; the last
  * instruction does not fall through What it computes for the guest is not judged.
  */
@@ -34,6 +34,7 @@ struct known {
     bool r9_index;    /* r9 is PEXT of ibtc_mask */
     bool r10_table;   /* r10 is ibtc */
     bool r10_chunk;   /* r10 is PEXT of mask_chunk */
+    bool r10_place;   /* r10 is PEXT of mask_volatile */
     bool rsi, rdi;    /* rebased */
     bool host_pushed; /* PUSHFQ or PUSH r8..r11 has just been done: the matching POP must come next */
 };
@@ -222,12 +223,20 @@ static bool is_user_window(const struct check *c, const operand_t *o)
            o->mem.disp.value == (int64_t)offsetof(struct cpu, user_window) && c->k.r10_chunk;
 }
 
+/* [r13 + r10*4 + volatile_page], r10 below CPU_VOLATILE. */
+static bool is_volatile_page(const struct check *c, const operand_t *o)
+{
+    return c->insn.mnemonic == ZYDIS_MNEMONIC_MOV && o->size == 32 && o->mem.base == ZYDIS_REGISTER_R13 &&
+           o->mem.index == ZYDIS_REGISTER_R10 && o->mem.scale == 4 &&
+           o->mem.disp.value == (int64_t)offsetof(struct cpu, volatile_page) && c->k.r10_place;
+}
+
 static bool check_cpu_field(struct check *c, const operand_t *o)
 {
     int64_t disp = o->mem.disp.value;
     uint32_t bytes = o->size / 8;
 
-    if (is_user_window(c, o) && !(o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+    if ((is_user_window(c, o) || is_volatile_page(c, o)) && !(o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
         return true;
     if (o->mem.index != ZYDIS_REGISTER_NONE || disp < 0 ||
         disp + bytes > (int64_t)offsetof(struct cpu, scratch))
@@ -323,7 +332,7 @@ static void forget_scratch(struct check *c, ZydisRegister full)
     if (full == ZYDIS_REGISTER_R9)
         c->k.r9_window = c->k.r9_index = false;
     if (full == ZYDIS_REGISTER_R10)
-        c->k.r10_table = c->k.r10_chunk = false;
+        c->k.r10_table = c->k.r10_chunk = c->k.r10_place = false;
 }
 
 static bool write_64(struct check *c, ZydisRegister r)
@@ -349,6 +358,9 @@ static bool write_64(struct check *c, ZydisRegister r)
     if (r == ZYDIS_REGISTER_R10)
         c->k.r10_chunk =
             c->insn.mnemonic == ZYDIS_MNEMONIC_PEXT && is_field(&c->op[2], offsetof(struct cpu, mask_chunk));
+    if (r == ZYDIS_REGISTER_R10)
+        c->k.r10_place =
+            c->insn.mnemonic == ZYDIS_MNEMONIC_PEXT && is_field(&c->op[2], offsetof(struct cpu, mask_volatile));
     if (r == ZYDIS_REGISTER_R10)
         c->k.r10_table = is_field_load(c, offsetof(struct cpu, ibtc), offsetof(struct cpu, ibtc) + 8);
     return true;

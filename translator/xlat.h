@@ -31,7 +31,7 @@
  * [GOT register - some KiB or MiB]; a kernel its tables at [index + C1xxxxxxh], which wraps. A wrong guess ends in a guard. */
 #define XLAT_DISP_MIN (-(256 << 20))
 
-#define XLAT_VERSION 19u /* change it with anything that changes the bytes produced or their meaning */
+#define XLAT_VERSION 20u /* change it with anything that changes the bytes produced or their meaning */
 
 /* What the meaning of a page depends on beside its bytes: part of the cache key. */
 enum {
@@ -103,7 +103,13 @@ enum xlat_hint {
     XLAT_HINT_NONE,
     XLAT_HINT_USER, /* CPL 0: the operand lies where user_window[] says, by its address. Needs BMI2 */
     XLAT_HINT_WRAP, /* the address wraps round at 4 GiB */
+    /* CPL 0: the operand often lies in a page that volatile_page[] has: leaves through XLAT_STUB_VOLATILE then, and otherwise goes by
+     * user_window[]. Needs BMI2 */
+    XLAT_HINT_VOLATILE,
 };
+
+/* Is there a form for the hint? */
+bool xlat_takes_hint(const struct scan_insn *i, enum xlat_hint hint);
 
 /* No verso has more host code; a page of the longest forms stays well below. */
 #define XLAT_CODE_MAX (448u << 10)

@@ -10,7 +10,6 @@ cd "$build" || exit 2
 
 allowed='_GLOBAL_OFFSET_TABLE_
 __stack_chk_fail
-memmove
 fprintf
 __fprintf_chk
 fputc
@@ -35,7 +34,7 @@ vm_code_written
 vm_mirror_page
 vm_mirror_store
 lockstep_guest_ns
-vm_paging_changed'
+window_paging_changed'
 
 grep '"command"' "$commands" | grep -q -e ' -O[123s]' || { echo "not optimized: light exits are off" && exit 77; }
 ! grep '"command"' "$commands" | grep -q -e '-fsanitize=[^ ]*address' ||

@@ -109,9 +109,27 @@ static const struct program programs[] = {ROW(p_addressing), ROW(p_esp),      RO
                                           ROW(p_fpu),        ROW(p_misc)};
 #define PROGRAMS ((int)(sizeof programs / sizeof programs[0]))
 
-static void start(const struct program *p, uint32_t options)
+/* Ways to translate a program. */
+static const struct way {
+    uint32_t options;
+    enum xlat_hint hint;
+} ways[] = {{0, XLAT_HINT_NONE},
+            {XLAT_OPT_BMI2, XLAT_HINT_NONE},
+            {XLAT_OPT_BMI2 | XLAT_OPT_STEP, XLAT_HINT_NONE},
+            {XLAT_OPT_BMI2, XLAT_HINT_WRAP},
+            {XLAT_OPT_BMI2, XLAT_HINT_USER},
+            {XLAT_OPT_BMI2, XLAT_HINT_VOLATILE},
+            {XLAT_OPT_BMI2 | XLAT_OPT_STEP, XLAT_HINT_VOLATILE}};
+#define WAYS ((int)(sizeof ways / sizeof ways[0]))
+
+static const struct program *start(int i)
 {
-    box.options = options;
+    const struct program *p = &programs[i % PROGRAMS];
+    const struct way *w = &ways[i / PROGRAMS];
+    char why[100];
+
+    box.options = w->options & (xlat_host_options() | XLAT_OPT_STEP);
+    box.hint = box.options & XLAT_OPT_BMI2 ? w->hint : XLAT_HINT_NONE;
     box.mode = 0;
     box_reset(7);
     for (unsigned r = 0; r < 8; r++)
@@ -119,23 +137,17 @@ static void start(const struct program *p, uint32_t options)
             box.cpu->gpr[r] = box_random();
     box_copy_cpu();
     ck_assert(box_load(p->code, (size_t)(p->end - p->code) - 1, NULL, 0));
+    ck_assert_msg(xlat_validate(&box.piece[0].verso, why, sizeof why), "%s: %s", p->name, why);
     box_save();
-}
-
-static uint32_t options_of(int i)
-{
-    static const uint32_t mask[3] = {0, XLAT_OPT_BMI2, XLAT_OPT_BMI2 | XLAT_OPT_STEP};
-
-    return mask[i] & (xlat_host_options() | XLAT_OPT_STEP);
+    return p;
 }
 
 START_TEST(program_run_to_its_end_agrees_with_emulator)
 {
-    const struct program *p = &programs[_i % PROGRAMS];
+    const struct program *p = start(_i);
     enum box_stop stop;
     const char *diff;
 
-    start(p, options_of(_i / PROGRAMS));
     stop = box_run(20000);
     ck_assert_msg(stop == BOX_HLT, "%s: stop %d at %08x, signal %d guest %d address %lx", p->name, stop, box.cpu->eip,
                   box.fault.signal, box.fault.at.guest_rel, (unsigned long)(box.fault.address - (uintptr_t)box.window));
@@ -147,11 +159,10 @@ END_TEST
 
 START_TEST(program_interrupted_at_each_host_instruction_ends_the_same)
 {
-    const struct program *p = &programs[_i % PROGRAMS];
+    const struct program *p = start(_i);
     unsigned points = 0;
     const char *why;
 
-    start(p, options_of(_i / PROGRAMS));
     why = box_interrupt_everywhere(&points);
     ck_assert_msg(!why, "%s: %s", p->name, why);
     ck_assert_uint_ge(points, 40);
@@ -160,11 +171,10 @@ END_TEST
 
 START_TEST(program_paged_in_on_demand_ends_the_same)
 {
-    const struct program *p = &programs[_i % PROGRAMS];
+    const struct program *p = start(_i);
     unsigned faults = 0;
     const char *why;
 
-    start(p, options_of(_i / PROGRAMS));
     why = box_page_in_on_demand(&faults);
     ck_assert_msg(!why, "%s: %s", p->name, why);
     ck_assert_uint_gt(faults, 0);
@@ -177,9 +187,9 @@ static Suite *suite(void)
     TCase *t = tcase_create("programs");
 
     tcase_set_timeout(t, 120);
-    tcase_add_loop_test(t, program_run_to_its_end_agrees_with_emulator, 0, 3 * PROGRAMS);
-    tcase_add_loop_test(t, program_interrupted_at_each_host_instruction_ends_the_same, 0, 3 * PROGRAMS);
-    tcase_add_loop_test(t, program_paged_in_on_demand_ends_the_same, 0, 3 * PROGRAMS);
+    tcase_add_loop_test(t, program_run_to_its_end_agrees_with_emulator, 0, WAYS * PROGRAMS);
+    tcase_add_loop_test(t, program_interrupted_at_each_host_instruction_ends_the_same, 0, WAYS * PROGRAMS);
+    tcase_add_loop_test(t, program_paged_in_on_demand_ends_the_same, 0, WAYS * PROGRAMS);
     suite_add_tcase(s, t);
     return s;
 }

@@ -17,7 +17,7 @@
             ck_abort_msg("%s", #x);                                                                          \
     } while (0)
 
-_Static_assert(offsetof(struct cpu, stub) == 48 && XLAT_STUB_OF_VERSOS == 16, "the branches through stubs in the tables below");
+_Static_assert(offsetof(struct cpu, stub) == 48 && XLAT_STUB_OF_VERSOS == 17, "the branches through stubs in the tables below");
 
 static struct scan_page page;
 static uint32_t seed_state;
@@ -482,7 +482,7 @@ static const struct hostile hostile[] = {
     H("mov eax, [r13-4]", "\x41\x8B\x45\xFC"),
     H("mov eax, [r13+4096]", "\x41\x8B\x85\0\x10\0\0"),
     H("jmp rax", "\xFF\xE0"),
-    H("jmp [r13+176]", "\x41\xFF\xA5\xB0\0\0\0"),
+    H("jmp [r13+184]", "\x41\xFF\xA5\xB8\0\0\0"),
     H("jmp [r13+52]", "\x41\xFF\x65\x34"),
     H("jmp [r13+40]", "\x41\xFF\x65\x28"),
     H("jmp [r10+r9*8]", "\x43\xFF\x24\xCA"),
@@ -512,6 +512,7 @@ static const struct hostile hostile[] = {
     H("lea rsi, [r15+rsi]; jmp", "\x49\x8D\x34\x37\xEB\0"),
     H("lea rsi, [r9+rsi]; lodsd, r9 unknown", "\x49\x8D\x34\x31\xAD\x89\xF6"),
     H("mov r9, [r13]; lea rsi, [r9+rsi]; lodsd", "\x4D\x8B\x4D\x00\x49\x8D\x34\x31\xAD\x89\xF6"),
+    H("mov r10d, [r13+r10*4+584], r10 unknown", "\x47\x8B\x94\x95\x48\x02\0\0"),
     H("lea rsi twice", "\x49\x8D\x34\x37\x49\x8D\x34\x37"),
     H("lea rsi; mov eax, [r15+rsi]", "\x49\x8D\x34\x37\x41\x8B\x04\x37"),
     H("loop with 64-bit count", "\xE2\0"),

@@ -372,6 +372,15 @@ void box_connect(struct cpu *c)
     c->ibtc_mask = 15;
     c->mask_host_flags = CPU_HOST_FLAGS;
     c->mask_if = CPU_IF;
+    c->mask_chunk = ~0u << CPU_CHUNK_SHIFT;
+    c->mask_page = ~PAGE_MASK_;
+    c->mask_volatile = (CPU_VOLATILE - 1) * PAGE_SIZE_;
+    for (unsigned n = 0; n < CPU_CHUNKS; n++)
+        c->user_window[n] = (uint64_t)(uintptr_t)box.window;
+    for (unsigned n = 0; n < CPU_VOLATILE; n++)
+        c->volatile_page[n] = CPU_NO_PAGE;
+    if (box.hint == XLAT_HINT_VOLATILE) /* data, but not all of it */
+        c->volatile_page[BOX_DATA >> 12] = 0u - (BOX_DATA >> 12);
 }
 
 void box_reset(uint32_t seed)
@@ -447,6 +456,9 @@ bool box_translate(const uint16_t *entries, size_t n_entries)
 {
     box.piece[1].live = box.piece[2].live = false;
     scan_page(box.ram + BOX_CODE, 32, entries, n_entries, box.page);
+    for (unsigned n = 0; n < box.page->count; n++)
+        if (box.hint && xlat_takes_hint(&box.page->insn[n], box.hint))
+            box.page->insn[n].hint = (uint8_t)box.hint;
     return place(0, BOX_CODE);
 }
 

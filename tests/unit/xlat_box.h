@@ -59,6 +59,7 @@ struct box {
     struct box_piece piece[BOX_PIECES];
     struct scan_page *page; /* of what was translated last */
     uint32_t mode, options;
+    enum xlat_hint hint; /* of every instruction of the code page that takes it */
     uint64_t emulated, entered;
     struct box_fault fault;
     uint8_t *break_at; /* breakpoint on a host instruction: taken once, then removed. NULL: none */
