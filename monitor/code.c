@@ -628,7 +628,8 @@ static uint32_t thunk_take(struct machine *m, uint64_t code_off)
     if (m->thunk_room[segment].next == m->thunk_room[segment].end) {
         if (place_code(m, THUNK_RUN) == UINT64_MAX)
             return UINT32_MAX;
-        take_thunk_run(m, segment, THUNK_RUN);
+        if (m->thunk_room[segment].next == m->thunk_room[segment].end) /* it is not the segment that has just begun */
+            take_thunk_run(m, segment, THUNK_RUN);
     }
     return m->thunk_room[segment].next++;
 }
@@ -1107,8 +1108,9 @@ void code_drop_page(struct machine *m, uint32_t pfn)
 static enum code_result resolve_untranslated(struct machine *m, uint32_t eip, uint32_t pfn)
 {
     m->operand = pfn;
-    uint32_t n = m->light ? thunk_take(m, m->code_used) : UINT32_MAX;
-    uint32_t stub = n != UINT32_MAX ? thunk_take(m, m->code_used) : UINT32_MAX;
+    uint64_t near = m->code_used ? m->code_used - 1 : 0;
+    uint32_t n = m->light ? thunk_take(m, near) : UINT32_MAX;
+    uint32_t stub = n != UINT32_MAX ? thunk_take(m, near) : UINT32_MAX;
     if (stub == UINT32_MAX)
         return CODE_RUN;
     m->thunk[n] = (struct thunk){.eip = eip, .check = true};
