@@ -5,7 +5,11 @@
 #include <lz4.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef CACHE_XXH_DISPATCH
+#include <xxh_x86dispatch.h> /* the widest vectors the host has, instead of SSE2 */
+#else
 #include <xxhash.h>
+#endif
 
 #define RECORD_MAGIC   0x52535256u /* "VRSR" */
 #define RECORD_VERSION 1u

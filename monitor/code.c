@@ -1,7 +1,8 @@
 /* monitor/code.c: patched pages in memory: found, loaded, made, placed, linked and dropped.
  *
  * page_code  the verso of one guest-physical page in one mode, position-independent, as the cache stores it
- * inst       a copy of it in executable memory for one linear address of that page, its relocations applied
+ * inst       a copy of it in executable memory for one linear address of that page, its relocations applied; for a verso from the
+ * cache the first one is the only copy of its code there is
  * thunk      the check in front of an entry: `r8d == this EIP?` without touching flags; what the
  * indirect-branch tables point to. Its JRCXZ is taken where the EIP is right: the processor tells jumps apart by the
  * taken ones before them, and so predicts a byte-code interpreter's next jump better than with a check that falls through
@@ -74,11 +75,25 @@ static void set_bit(uint8_t *map, unsigned i)
 }
 static enum xlat_hint hint_of(const struct page_code *pc, unsigned off)
 {
-    return (enum xlat_hint)(pc->hint[off >> 2] >> 2 * (off & 3) & 3);
+    return pc->notes ? (enum xlat_hint)(pc->notes->hint[off >> 2] >> 2 * (off & 3) & 3) : XLAT_HINT_NONE;
+}
+static bool emulates(const struct page_code *pc, unsigned off)
+{
+    return pc->notes && bit(pc->notes->emulate, off);
+}
+static bool want_notes(struct page_code *pc)
+{
+    if (!pc->notes)
+        pc->notes = calloc(1, sizeof(*pc->notes));
+    return pc->notes;
+}
+static bool straddles(const struct page_code *pc, unsigned off)
+{
+    return off >= SCAN_PAGE_SIZE - 16 && pc->straddle >> (off & 15) & 1;
 }
 
 /* The tables of this file: reserved at their greatest size, touched as they fill. */
-#define ARRAYS 11u
+#define ARRAYS 12u
 struct array {
     void **at;
     size_t bytes;
@@ -97,6 +112,7 @@ static void arrays(struct machine *m, struct array out[ARRAYS])
         ARRAY(page_hash, PAGE_HASH),
         ARRAY(inst_hash, INST_HASH),
         ARRAY(inst_pool, INST_MAX),
+        ARRAY(reach_pool, INST_MAX),
         ARRAY(link, LINK_MAX),
         ARRAY(link_by_page[0], LINEAR_PAGES),
         ARRAY(link_by_page[1], LINEAR_PAGES),
@@ -175,6 +191,10 @@ static void page_code_free(struct page_code *pc)
 {
     forget_index(pc);
     free(pc->marks);
+    free(pc->notes);
+    free(pc->patch);
+    if (pc->kept) /* not in verso.block */
+        free(pc->verso.code);
     xlat_verso_free(&pc->verso);
     free(pc);
 }
@@ -330,7 +350,7 @@ static void prefault_heap(struct machine *m)
 static bool linkable(const struct link_rec *l, const struct inst *to)
 {
     return !l->to && !l->from->dead && !to->dead && !to->page->unit &&
-           l->from->page->mode == to->page->mode && l->from->page->verso.options == to->page->verso.options && !bit(to->page->straddle, l->target & PAGE_MASK_);
+           l->from->page->mode == to->page->mode && l->from->page->verso.options == to->page->verso.options && !straddles(to->page, l->target & PAGE_MASK_);
 }
 
 static void link_to(struct machine *m, uint32_t n, struct inst *to)
@@ -545,7 +565,6 @@ static void forget_insts(struct machine *m)
         for (uint32_t n = in->thunks; n; n = m->thunk[n - 1].next_of_inst)
             *thunk_bucket(m, in, m->thunk[n - 1].eip) = 0;
         m->inst_at[in->lin >> 12] = NULL;
-        memset(in->reached, 0, sizeof(in->reached));
         if (in->dead)
             continue;
         *inst_bucket(m, in->page, in->lin) = NULL;
@@ -558,18 +577,90 @@ static void forget_insts(struct machine *m)
     }
     memset(m->code_owner, 0, m->code_used / CODE_GRANULE * sizeof(*m->code_owner));
     memset(m->thunk_room, 0, sizeof(m->thunk_room));
-    m->inst_used = m->link_used = 0;
+    memset(m->reach_pool, 0, m->reach_used * sizeof(*m->reach_pool));
+    m->inst_used = m->reach_used = m->link_used = 0;
     m->code_used = 0;
 }
 
-void code_flush_all(struct machine *m)
+/* -- Where a loaded verso's code is
+ * ------------------------------------------------------------------------------------------------------ */
+
+/* Puts a verso's code at dst, for linear address lin. Where it is kept in code memory, what was done to it there is undone. */
+static void put_code(const struct machine *m, const struct page_code *pc, uint8_t *dst, uint32_t lin)
 {
+    const struct xlat_verso *v = &pc->verso;
+    uint32_t move = v->code ? lin : lin - pc->home_lin;
+    memcpy(dst, v->code ? v->code : m->code_rw + pc->home, v->code_len);
+    for (uint32_t i = 0; i < pc->patch_count; i++)
+        memcpy(dst + pc->patch[i].host, pc->patch[i].bytes, sizeof(pc->patch[i].bytes));
+    for (uint32_t i = 0; i < v->link_count && !v->code; i++) {
+        uint32_t rel = v->links[i].tail_off - (v->links[i].field_off + 4);
+        memcpy(dst + v->links[i].field_off, &rel, 4);
+    }
+    for (uint32_t i = 0; i < v->reloc_count; i++) {
+        uint32_t field;
+        memcpy(&field, dst + v->relocs[i].host_off, 4);
+        field += move;
+        memcpy(dst + v->relocs[i].host_off, &field, 4);
+    }
+}
+
+uint8_t *code_of_page(const struct machine *m, const struct page_code *pc)
+{
+    uint8_t *code = malloc(pc->verso.code_len + 1);
+    if (code)
+        put_code(m, pc, code, 0);
+    return code;
+}
+
+/* 5 bytes at host are about to be changed in an instance. False: out of memory. */
+static bool note_patch(const struct machine *m, const struct inst *in, uint32_t host)
+{
+    struct page_code *pc = in->page;
+    if (pc->verso.code || in->code_off != pc->home)
+        return true;
+    struct page_patch *all = realloc(pc->patch, (pc->patch_count + 1) * sizeof(*all));
+    if (!all)
+        return false;
+    pc->patch = all;
+    all[pc->patch_count].host = host;
+    memcpy(all[pc->patch_count].bytes, m->code_rw + in->code_off + host, sizeof(all->bytes));
+    pc->patch_count++;
+    return true;
+}
+
+/* Code memory is to be emptied: versos whose code is there are forgotten, to be loaded again, but for one. */
+static void drop_homeless(struct machine *m, const struct page_code *keep)
+{
+    for (unsigned b = 0; b < PAGE_HASH; b++)
+        for (struct page_code **at = &m->page_hash[b], *pc; (pc = *at);) {
+            if (pc == keep || pc->verso.code) {
+                at = &pc->next;
+                continue;
+            }
+            *at = pc->next;
+            page_code_free(pc);
+        }
+}
+
+/* keep: a verso that is needed right after. False: it has been forgotten all the same, being out of memory. */
+static bool flush_all(struct machine *m, struct page_code *keep)
+{
+    if (!keep->verso.code) {
+        uint8_t *code = code_of_page(m, keep);
+        keep->verso.code = code;
+        keep->kept = code != NULL;
+        keep->patch_count = 0;
+    }
+    bool kept = keep->verso.code != NULL;
     COUNT(m, CODE_FLUSHES);
     emu_x87_settle(&m->vm);
     TRACE(m, PAGE_FLUSH, m->code_used);
     forget_insts(m);
+    drop_homeless(m, kept ? keep : NULL);
     window_forget_branches(m);
     profile_flushed(m);
+    return kept;
 }
 
 void code_reset(struct machine *m)
@@ -634,27 +725,31 @@ static uint32_t thunk_take(struct machine *m, uint64_t code_off)
     return m->thunk_room[segment].next++;
 }
 
+/* NULL: pc has been forgotten, being out of memory. */
 static struct inst *inst_make(struct machine *m, struct page_code *pc, uint32_t lin)
 {
     const struct xlat_verso *v = &pc->verso;
     uint64_t room = (v->code_len + CODE_GRANULE - 1) & ~(uint64_t)(CODE_GRANULE - 1);
     if (m->inst_used == INST_MAX || m->link_used + v->link_count > LINK_MAX || place_code(m, room) == UINT64_MAX) {
-        code_flush_all(m);
+        if (!flush_all(m, pc))
+            return NULL;
         place_code(m, room);
     }
-    bool fresh = pc->stored && !pc->insts;
-    uint64_t t = fresh ? machine_cpu_ns() : 0;
     prefault_table(m->inst_pool, sizeof(*m->inst_pool), m->inst_used + 1, &m->inst_touched, INST_MAX);
     prefault_table(m->link, sizeof(*m->link), m->link_used + v->link_count, &m->link_touched, LINK_MAX);
     struct inst *in = &m->inst_pool[m->inst_used++];
     *in = (struct inst){.page = pc, .lin = lin, .code_off = (uint32_t)m->code_used, .code_len = v->code_len};
     take_code(m, room, in);
-    memcpy(m->code_rw + in->code_off, v->code, v->code_len);
-    for (uint32_t i = 0; i < v->reloc_count; i++) {
-        uint32_t field;
-        uint64_t at = in->code_off + (uint64_t)v->relocs[i].host_off;
-        memcpy(&field, m->code_rw + at, 4);
-        put32(m, at, field + lin);
+    in->reached = &in->reached_0;
+    if (pc->mode & XLAT_MODE_USER) {
+        prefault_table(m->reach_pool, sizeof(*m->reach_pool), m->reach_used + 1, &m->reach_touched, INST_MAX);
+        in->reached = m->reach_pool[m->reach_used++];
+    }
+    put_code(m, pc, m->code_rw + in->code_off, lin);
+    if (v->block && !pc->kept && v->code) { /* just loaded: from now on this is where it is kept */
+        pc->verso.code = NULL;
+        pc->home = in->code_off;
+        pc->home_lin = lin;
     }
     in->next = pc->insts;
     pc->insts = in;
@@ -663,8 +758,6 @@ static struct inst *inst_make(struct machine *m, struct page_code *pc, uint32_t 
     *bucket = in;
     COUNT_ADD(m, CODE_BYTES, v->code_len);
     links_of_new(m, in);
-    if (fresh)
-        COUNT_ADD(m, PLACE_NS, machine_cpu_ns() - t);
     profile_placed(m, in);
     TRACE(m, PAGE_PLACE, lin, (uint64_t)pc->pfn * PAGE_SIZE_, v->code_len);
     return in;
@@ -763,14 +856,15 @@ static void note_attr(struct page_code *pc, const uint8_t planes[SCAN_PAGE_SIZE]
 {
     const uint8_t *inside = scan_attr_plane(planes, SCAN_ATTR_INSIDE), *entry = scan_attr_plane(planes, SCAN_ATTR_ENTRY);
     memcpy(pc->start, scan_attr_plane(planes, SCAN_ATTR_START), sizeof(pc->start));
-    memcpy(pc->straddle, scan_attr_plane(planes, SCAN_ATTR_STRADDLE), sizeof(pc->straddle));
+    const uint8_t *straddle = scan_attr_plane(planes, SCAN_ATTR_STRADDLE) + SCAN_PLANE_SIZE - 2;
+    pc->straddle = (uint16_t)(straddle[0] | straddle[1] << 8);
     for (unsigned i = 0; i < SCAN_PLANE_SIZE; i++) {
         pc->covered[i] = pc->start[i] | inside[i];
         pc->entry[i] |= entry[i];
     }
     /* A straddling instruction begins in the last bytes and covers all that follow. */
     for (unsigned i = SCAN_PAGE_SIZE - SCAN_INSN_MAX_LEN; i < SCAN_PAGE_SIZE; i++)
-        if (bit(pc->straddle, i))
+        if (straddles(pc, i))
             for (unsigned j = i; j < SCAN_PAGE_SIZE; j++)
                 set_bit(pc->covered, j);
 }
@@ -778,7 +872,7 @@ static void note_attr(struct page_code *pc, const uint8_t planes[SCAN_PAGE_SIZE]
 /* Is there an instruction at off? It may be one without an entry (XLAT_AT_ESP). */
 static bool has_code(const struct page_code *pc, uint32_t off)
 {
-    return bit(pc->straddle, off) || bit(pc->start, off);
+    return straddles(pc, off) || bit(pc->start, off);
 }
 
 /* Control came to an instruction without an entry. Interrupts and faults do that anywhere; a branch (from another page, or computed) does
@@ -891,7 +985,7 @@ static bool translate_page(struct machine *m, struct page_code *pc, const uint8_
             entries[n++] = (uint16_t)i;
     scan_page(recto, 32, entries, n, m->scan);
     for (unsigned i = 0; i < m->scan->count; i++)
-        if (bit(pc->emulate, m->scan->insn[i].off)) {
+        if (emulates(pc, m->scan->insn[i].off)) {
             m->scan->insn[i].cls = SCAN_CLASS_VIRT; /* a class that always leaves to the emulator */
             pc->forced = true;
         } else if (hint_of(pc, m->scan->insn[i].off)) {
@@ -922,11 +1016,15 @@ static struct page_code *page_find(struct machine *m, uint32_t pfn, uint32_t mod
     return NULL;
 }
 
-/* Makes or loads the verso of a page with an entry at off. old: a verso without that entry, whose entries are
- * taken over. */
-static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mode, uint32_t off,
+/* Makes or loads the verso of a page with an entry at eip; what is loaded is placed for it as well. old: a verso without that
+ * entry, whose entries are taken over. */
+static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mode, uint32_t eip,
                                    const struct page_code *old)
 {
+    uint32_t off = eip & PAGE_MASK_;
+    /* What is written while it runs is of no use to a later run. */
+    bool stored = false, cached = m->cfg->cache && !(m->options & XLAT_OPT_STEP) && m->smc[pfn].level < SMC_UNCACHED;
+    uint64_t t = cached ? machine_cpu_ns() : 0;
     struct page_code *pc = calloc(1, sizeof(*pc));
     if (!pc)
         return NULL;
@@ -935,25 +1033,31 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
     pc->pfn = pfn;
     pc->mode = mode;
     xlat_verso_init(&pc->verso);
-    /* What is written while it runs is of no use to a later run. */
-    bool stored = false, cached = m->cfg->cache && !(m->options & XLAT_OPT_STEP) && m->smc[pfn].level < SMC_UNCACHED;
     if (old) {
         memcpy(pc->entry, old->entry, sizeof(pc->entry));
-        memcpy(pc->emulate, old->emulate, sizeof(pc->emulate));
-        memcpy(pc->hint, old->hint, sizeof(pc->hint));
+        if (old->notes && !want_notes(pc)) {
+            page_code_free(pc);
+            return NULL;
+        }
+        if (old->notes)
+            *pc->notes = *old->notes;
         pc->forced = old->forced;
     }
     uint8_t was = vm_doing(&m->vm, RUN_DOING_CACHE);
     if (cached) {
-        uint64_t t = machine_cpu_ns();
         cache_hash_page(recto, &pc->hash_lo, &pc->hash_hi);
         stored = pc->stored = !old && load_page(m, pc, recto, off);
-        COUNT_ADD(m, CACHE_NS, machine_cpu_ns() - t);
+        uint64_t loaded = machine_cpu_ns();
+        COUNT_ADD(m, CACHE_NS, loaded - t);
+        if (stored) { /* at once, since its code is lent by the cache */
+            (void)inst_make(m, pc, eip & ~PAGE_MASK_);
+            COUNT_ADD(m, PLACE_NS, machine_cpu_ns() - loaded);
+        }
     } else {
         COUNT(m, PAGE_OFF);
     }
     if (!stored) {
-        uint64_t t = machine_cpu_ns();
+        t = machine_cpu_ns();
         vm_doing(&m->vm, RUN_DOING_TRANSLATE);
         uint8_t planes[SCAN_PAGE_SIZE];
         bool made = translate_page(m, pc, recto, off, planes);
@@ -1156,21 +1260,21 @@ enum code_result code_resolve(struct machine *m, uint32_t eip, struct mmu_fault 
     if (!pc && smc_emulates(m, pfn) && !m->stepping)
         return resolve_untranslated(m, eip, pfn);
     if (!pc)
-        pc = page_make(m, pfn, m->mode, off, NULL);
-    bool inside = pc && has_code(pc, off) && !bit(pc->straddle, off) && entry_of(pc, off) < 0;
+        pc = page_make(m, pfn, m->mode, eip, NULL);
+    bool inside = pc && has_code(pc, off) && !straddles(pc, off) && entry_of(pc, off) < 0;
     if (inside && !wants_entry(pc, off))
         return CODE_EMULATE;
     if (pc && (inside || !has_code(pc, off))) {
         COUNT(m, PAGE_RESCAN);
         struct page_code *old = pc;
         /* The new one first: it takes over the entries of the old. */
-        pc = page_make(m, pfn, m->mode, off, old);
+        pc = page_make(m, pfn, m->mode, eip, old);
         page_remove(m, old);
     }
     if (!pc || !has_code(pc, off))
         return CODE_EMULATE;
 
-    if (bit(pc->straddle, off)) {
+    if (straddles(pc, off)) {
         struct mmu_page p2;
         if (!mmu_walk(&m->vm, gva(lin + PAGE_SIZE_), access, &p2, fault))
             return CODE_EMULATE; /* the emulator finds out whether the fetch really gets there */
@@ -1183,13 +1287,14 @@ enum code_result code_resolve(struct machine *m, uint32_t eip, struct mmu_fault 
         window_note_exec(m, gva(lin + PAGE_SIZE_), pfn2);
     }
     struct inst *in = inst_get(m, pc, lin);
-    int32_t host = entry_of(pc, off);
+    int32_t host = in ? entry_of(pc, off) : -1;
     if (host < 0)
         return CODE_EMULATE;
     uint32_t n = thunk_get(m, in, eip, (uint32_t)host);
     if (n == UINT32_MAX) {
-        code_flush_all(m);
-        in = inst_get(m, pc, lin);
+        in = flush_all(m, pc) ? inst_get(m, pc, lin) : NULL;
+        if (!in)
+            return CODE_EMULATE;
         n = thunk_get(m, in, eip, (uint32_t)host);
     }
     window_note_exec(m, gva(lin), pfn);
@@ -1212,8 +1317,10 @@ void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip)
     if (eip - in->lin >= PAGE_SIZE_)
         return;
     int32_t host = entry_of(pc, off);
-    bool again = bit(pc->emulate, off); /* its entry leads to the emulator: what faulted has none (the way from an STD to a CLD) */
-    set_bit(pc->emulate, off);
+    bool again = emulates(pc, off); /* its entry leads to the emulator: what faulted has none (the way from an STD to a CLD) */
+    if (!want_notes(pc))
+        return;
+    set_bit(pc->notes->emulate, off);
     TRACE(m, PAGE_FORCE, eip, 0);
     struct scan_insn insn;
     if (pc->unit || scan_decode(m->vm.ram + (uint64_t)pc->pfn * PAGE_SIZE_ + off, SCAN_PAGE_SIZE - off, 32,
@@ -1231,8 +1338,8 @@ void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip)
             room = false;
     }
     uint32_t n = room ? thunk_take(m, in->code_off) : UINT32_MAX;
-    if (n == UINT32_MAX) {
-        struct page_code *made = page_make(m, pc->pfn, pc->mode, off, pc);
+    if (n == UINT32_MAX || !note_patch(m, in, (uint32_t)host)) {
+        struct page_code *made = page_make(m, pc->pfn, pc->mode, eip, pc);
         if (made)
             page_remove(m, pc);
         return;
@@ -1266,13 +1373,13 @@ bool code_force_hint(struct machine *m, struct inst *in, uint32_t eip, enum xlat
     struct scan_insn insn;
     enum xlat_hint was = hint_of(pc, off);
     /* What looks for temporary mappings goes by user_window[] otherwise, and wraps round where it must. */
-    if (pc->unit || eip - in->lin >= PAGE_SIZE_ || was == hint || (was && hint != XLAT_HINT_VOLATILE) || bit(pc->emulate, off) ||
+    if (pc->unit || eip - in->lin >= PAGE_SIZE_ || was == hint || (was && hint != XLAT_HINT_VOLATILE) || emulates(pc, off) ||
         scan_decode(m->vm.ram + (uint64_t)pc->pfn * PAGE_SIZE_ + off, SCAN_PAGE_SIZE - off, 32, &insn) !=
             SCAN_OK ||
-        !hint_fits(m, pc, hint, &insn))
+        !hint_fits(m, pc, hint, &insn) || !want_notes(pc))
         return false;
-    pc->hint[off >> 2] |= (uint8_t)(hint << 2 * (off & 3));
-    if (page_make(m, pc->pfn, pc->mode, off, pc))
+    pc->notes->hint[off >> 2] |= (uint8_t)(hint << 2 * (off & 3));
+    if (page_make(m, pc->pfn, pc->mode, eip, pc))
         page_remove(m, pc);
     if (hint == XLAT_HINT_VOLATILE)
         COUNT(m, SITES_VOLATILE);

@@ -335,7 +335,7 @@ static void note_code(struct machine *m, uint32_t eip)
     d->lin = eip & ~PAGE_MASK_;
     d->offset = eip & PAGE_MASK_;
     memcpy(d->recto, m->vm.ram + (uint64_t)pc->pfn * PAGE_SIZE_, PAGE_SIZE_);
-    d->code = copy_of(pc->verso.code, pc->verso.code_len);
+    d->code = code_of_page(m, pc);
     d->unwind = copy_of(pc->verso.unwind, pc->verso.unwind_len);
     d->code_len = pc->verso.code_len;
     d->unwind_len = pc->verso.unwind_len;

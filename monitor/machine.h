@@ -120,21 +120,37 @@ void window_power_cycle(struct machine *m);
 #define CODE_SEGMENT  (512u << 10)
 #define CODE_SEGMENTS ((unsigned)(CODE_SIZE / CODE_SEGMENT))
 
-/* The verso of one guest page in one mode, as made or loaded. */
+/* What was learnt of a page's instructions while they ran. */
+struct page_notes {
+    uint8_t emulate[SCAN_PAGE_SIZE / 8]; /* instructions made to leave to the emulator */
+    uint8_t hint[SCAN_PAGE_SIZE / 4];    /* enum xlat_hint of each instruction, two bits */
+};
+
+/* Bytes of code that a jump was written over. */
+struct page_patch {
+    uint32_t host;
+    uint8_t bytes[5];
+};
+
+/* The verso of one guest page in one mode, as made or loaded. A loaded one's code is kept where it was placed first: verso.code is NULL from
+ * then on. */
 struct page_code {
     uint32_t pfn, mode;
     bool unit, forced; /* forced: holds instructions made to be emulated because they kept faulting */
     bool stored;       /* came from the cache */
+    bool kept;         /* verso.code is a copy by itself, for want of a home */
     uint16_t unit_off;
     uint32_t pfn2; /* unit: the second page */
     uint64_t hash_lo, hash_hi;
     struct xlat_verso verso;
+    uint32_t home, home_lin; /* the code of its first instance: offset from code_rx, linear address; if verso.code is NULL */
+    struct page_patch *patch; /* what has been changed in it beside relocations and links */
+    uint32_t patch_count;
+    uint16_t straddle; /* bit set: the instruction at that one of the last 16 bytes goes on in the next page */
     uint8_t start[SCAN_PAGE_SIZE / 8];   /* bit set: an instruction begins here (straddling ones included) */
     uint8_t covered[SCAN_PAGE_SIZE / 8]; /* bit set: byte of an instruction */
-    uint8_t straddle[SCAN_PAGE_SIZE / 8];
     uint8_t entry[SCAN_PAGE_SIZE / 8];   /* entries it was made for */
-    uint8_t emulate[SCAN_PAGE_SIZE / 8]; /* instructions made to leave to the emulator */
-    uint8_t hint[SCAN_PAGE_SIZE / 4];    /* enum xlat_hint of each instruction, two bits */
+    struct page_notes *notes;            /* NULL: none */
     struct xlat_index index; /* of the entries; made when first wanted */
     uint16_t *index_host;    /* its array, if it does not belong to the verso */
     struct xlat_mark *marks; /* of the unwind records; made when an instruction faults */
@@ -156,8 +172,8 @@ struct inst {
     uint32_t in_links;               /* list of link records + 1 that jump into this one */
     uint32_t link_first, link_count; /* its own outgoing records */
     bool dead;
-    /* User code: the window's exec_epoch in which this instance and all it links to were found mapped. */
-    uint32_t reached[WINDOW_MAX];
+    /* By window: its exec_epoch in which this instance and (user code) all it links to were found mapped. The supervisor has one window. */
+    uint32_t *reached, reached_0;
 };
 
 /* Bits of vm.code_pages[]. */
@@ -191,7 +207,8 @@ void code_mark(struct inst *in);
 bool code_in_thunks(struct machine *m, uint64_t rip);
 void code_unwind_thunk(struct machine *m, uint64_t rip, uint32_t *eip, bool *ecx_in_r9);
 void code_drop_page(struct machine *m, uint32_t pfn);
-void code_flush_all(struct machine *m);
+/* The code of a verso as it was made, with addresses relative to its page: code_len bytes, the caller's to free(). NULL: out of memory. */
+uint8_t *code_of_page(const struct machine *m, const struct page_code *pc);
 /* The linear page of the supervisor window lost its mapping: links into it are taken back. */
 void code_unlink_linear(struct machine *m, uint32_t lin);
 /* Linear page lin has a breakpoint now: nothing placed for it can be reached any more, in any window (code_resolve() makes nothing new
@@ -275,7 +292,7 @@ struct machine {
     uint8_t *code_fill; /* what fresh code memory is filled with */
     uint8_t *code_rw, *code_rx;
     uint64_t code_used, code_touched;
-    uint32_t inst_touched, link_touched; /* items of the tables that have memory */
+    uint32_t inst_touched, link_touched, reach_touched; /* items of the tables that have memory */
     uintptr_t heap_touched;
     struct inst **code_owner; /* by granule: the instance, a mark for thunks, NULL between */
     struct {
@@ -287,6 +304,8 @@ struct machine {
     struct inst *inst_pool;
     struct inst **inst_hash;
     uint32_t inst_used;
+    uint32_t (*reach_pool)[WINDOW_MAX]; /* what instances of user code have for each window */
+    uint32_t reach_used;
     struct link_rec *link;
     uint32_t link_used;
     uint32_t *link_by_page[2]; /* supervisor, user; by linear page of the target: list of link records + 1 */

@@ -164,22 +164,21 @@ static bool read_head(const uint8_t *buf, size_t len, struct xlat_verso *v, uint
            HEAD_SIZE + (size_t)v->code_len + *fields_len + v->unwind_len == len;
 }
 
-/* All arrays in one block, those of wider items first. */
+/* All arrays but the code in one block, those of wider items first. */
 static bool read_body(const uint8_t *p, uint32_t fields_len, struct xlat_verso *v, struct xlat_index *index)
 {
     const uint8_t *fields = p + v->code_len, *unwind = fields + fields_len;
     size_t relocs = v->reloc_count * sizeof *v->relocs, links = v->link_count * sizeof *v->links;
     uint32_t entries = unwind_entry_bytes(unwind, v->unwind_len);
-    uint8_t *at = v->block = malloc(relocs + links + entries * sizeof(uint16_t) + v->code_len + v->unwind_len + 1);
+    uint8_t *at = v->block = malloc(relocs + links + entries * sizeof(uint16_t) + v->unwind_len + 1);
 
     if (!at)
         return false;
     v->relocs = (struct xlat_reloc *)(void *)at;
     v->links = (struct xlat_link *)(void *)(at + relocs);
     uint16_t *host = (uint16_t *)(void *)(at + relocs + links);
-    v->code = at + relocs + links + entries * sizeof *host;
-    v->unwind = v->code + v->code_len;
-    memcpy(v->code, p, v->code_len);
+    v->code = (uint8_t *)(uintptr_t)p; /* nobody writes to it: the type is that of a verso being made */
+    v->unwind = at + relocs + links + entries * sizeof *host;
     memcpy(v->unwind, unwind, v->unwind_len);
     return read_fields(v, fields, unwind) && unwind_check(v->unwind, v->unwind_len, v->code_len, index, host);
 }

@@ -83,7 +83,7 @@ struct xlat_unwound {
 };
 
 /* A patched page. All arrays are owned by it: each by malloc(), grown and reused by xlat_translate(); or, after xlat_deserialize(), all in one
- * block. */
+ * block but for the code, which is the caller's. */
 struct xlat_verso {
     uint32_t mode, options;
     uint8_t *code;
@@ -94,7 +94,7 @@ struct xlat_verso {
     uint32_t link_count, link_cap;
     uint8_t *unwind; /* compact delta-coded records; decoded by the functions below only */
     uint32_t unwind_len, unwind_cap;
-    void *block; /* NULL, or what the arrays lie in */
+    void *block; /* NULL, or what the arrays beside the code lie in */
     uint32_t insn_count, emulated_count; /* guest instructions; those of them that leave through XLAT_STUB_EMULATE */
 };
 
@@ -171,8 +171,8 @@ static inline int32_t xlat_index_find(const struct xlat_index *x, uint32_t guest
 }
 
 /* One flat, checked byte form of a verso (little-endian, sizes first), and back. serialize: returns the size needed; writes only
- * if cap suffices. deserialize: validates every size, offset and order; false on anything wrong (out then empty). index (may be NULL): made if
- * it costs nothing (index->host is NULL otherwise); its array belongs to out. */
+ * if cap suffices. deserialize: validates every size, offset and order; false on anything wrong (out then empty). out->code stays in buf: it is
+ * read once, when it is placed. index (may be NULL): made if it costs nothing (index->host is NULL otherwise); its array belongs to out. */
 size_t xlat_serialize(const struct xlat_verso *v, uint8_t *buf, size_t cap);
 bool xlat_deserialize(const uint8_t *buf, size_t len, struct xlat_verso *out, struct xlat_index *index)
     __attribute__((warn_unused_result));
