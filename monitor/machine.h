@@ -69,6 +69,9 @@ struct window {
     uint32_t ibtc_mask;
     bool ibtc_dirty;
     uint32_t exec_epoch; /* never 0; changes when a page that code was found through loses its mapping */
+    struct window_ahead { /* linear pages that show frames from pfn on already, without any rights (see window.c) */
+        uint32_t page, count, pfn;
+    } ahead;
     struct region *region[REGION_COUNT];
     uint16_t region_list[REGION_COUNT];
     uint32_t region_count;

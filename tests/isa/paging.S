@@ -103,9 +103,68 @@ skip:   movl 4(%esp), %edx
         movl skipped, %eax
         addl %eax, 56(%edx)
         ret
+# #PF: the page gets the frame that is as far behind FRAMES as the page is behind ROW, as a kernel does for fresh memory.
+        .set ROW, HI + 0x40000
+        .set FRAMES, 0x540000
+row_page: movl x_cr2, %eax
+        movl %eax, %ecx
+        subl $HI, %ecx
+        shrl $12, %ecx
+        andl $~0xFFF, %eax
+        addl $(FRAMES-ROW+P+W+U+ACC+DIRTY), %eax
+        movl %eax, PTHI(,%ecx,4)
+        ret
 test_main:
         movl $0xA, A
         movl $0xB, B
+
+        # -- Pages touched one after the other that get frames in a row: the next ones are still not there, and are what they are mapped to
+        movl $0, x_count
+        HOOK 14, row_page
+        movl $ROW, %edi
+        USER
+1:      movl %edi, (%edi)
+        addl $0x1000, %edi
+        cmpl $(ROW+0xA000), %edi
+        jb 1b
+        UEND
+        MET "row of pages", 0x80
+        UNHOOK 14
+        CHECK "row: a fault for each and the end", x_count, $11
+        .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+        CHECK "row: page \n", FRAMES+\n*0x1000, $ROW+\n*0x1000
+        .endr
+        UREAD "row: the next page, read", ROW+0xA000, 14, 4
+        UWRITE "row: the next but one, written", ROW+0xB004, 14, 6
+        movl $0x1234, FRAMES+0x80000
+        MAP ROW+0xA000, FRAMES+0x80000+P+W+U+ACC+DIRTY
+        UREAD "row: the next page with another frame", ROW+0xA000
+        CHECK "row: the other frame", x_ecx, $0x1234
+        MAP ROW+0xB000, FRAMES+0xB000+P+U+ACC
+        UREAD "row: a page that may be read", ROW+0xB000
+        UWRITE "row: but not written", ROW+0xB000, 14, 7
+        MAP ROW+0xC000, FRAMES+0xC000+P+W+U
+        UREAD "row: a page not dirty", ROW+0xC000
+        CHECK "row: accessed only", PTHI+(ROW+0xC000-HI)/0x400, $(FRAMES+0xC000+P+W+U+ACC)
+        UWRITE "row: made dirty", ROW+0xC000
+        CHECK "row: dirty", PTHI+(ROW+0xC000-HI)/0x400, $(FRAMES+0xC000+P+W+U+ACC+DIRTY)
+        CHECK "row: its frame", FRAMES+0xC000, $0x77
+        movl $0xC340C031, FRAMES+0xD000         # xor eax, eax; inc eax; ret
+        movl $FRAMES+0xD000, %eax
+        call *%eax
+        CHECK "row: code in the next frame", %eax, $1
+        MAP ROW+0xD000, FRAMES+0xD000+P+W+U+ACC+DIRTY
+        USER
+        movl $0xC348C031, ROW+0xD000
+        UEND
+        MET "row: code written", 0x80
+        movl $FRAMES+0xD000, %eax
+        call *%eax
+        CHECK "row: the code written is run", %eax, $-1
+        MAP ROW+0x5000, 0
+        UREAD "row: a page in the middle is taken away", ROW+0x5000, 14, 4
+        UREAD "row: its neighbour stays", ROW+0x6000
+        CHECK "row: with what it held", x_ecx, $ROW+0x6000
 
         # -- Rights
         MAP A, A+P+W+U
