@@ -817,8 +817,11 @@ struct inst *code_unwind(struct machine *m, uint64_t rip, struct xlat_unwound *o
 void code_mark(struct inst *in)
 {
     struct page_code *pc = in->page;
-    uint32_t n = pc->marks ? 0 : xlat_marks(pc->verso.unwind, pc->verso.unwind_len, NULL, 0);
-    if (n < 2)
+    if (pc->marked)
+        return;
+    pc->marked = true;
+    uint32_t n = xlat_marks(pc->verso.unwind, pc->verso.unwind_len, NULL, 0);
+    if (n < 2) /* too short to want any */
         return;
     pc->marks = malloc(n * sizeof(*pc->marks));
     if (pc->marks)

@@ -158,6 +158,7 @@ struct page_code {
     uint16_t *index_host;    /* its array, if it does not belong to the verso */
     struct xlat_mark *marks; /* of the unwind records; made when an instruction faults */
     uint32_t mark_count;
+    bool marked; /* they have been made, as far as any are wanted */
     struct inst *insts;
     struct page_code *next; /* same hash bucket */
     uint64_t made_ns;
