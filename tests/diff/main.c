@@ -256,6 +256,8 @@ static void run(void)
             box.options = gen_random() % 8   ? xlat_host_options()
                           : gen_random() % 2 ? 0
                                              : xlat_host_options() | XLAT_OPT_STEP;
+            box.hint = gen_random() % 4 == 0 && (box.options & XLAT_OPT_BMI2) ? (enum xlat_hint)(gen_random() % (XLAT_HINT_VOLATILE + 1))
+                                                                              : XLAT_HINT_NONE;
             page_of_forms(mode, first);
             if (gen_random() % 4 == 0)
                 page_of_streams(mode);

@@ -1098,6 +1098,8 @@ static void move_dr(void)
         n += 2;
     }
     privileged();
+    if (ref.opcode != 0x21 && n == 7 && (c->gpr[ref.rm] & 0xFF) && (cpu_eflags(c) & CPU_TF))
+        ref_skip(); /* the trap behind it may write its frame where a breakpoint is now */
     if (ref.opcode == 0x21)
         c->gpr[ref.rm] = c->dr[n];
     else if (n == 6) /* SDM vol. 3, 17.2.3: bits 4..11 and 16..31 read as one, 12 as zero */

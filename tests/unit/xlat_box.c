@@ -377,10 +377,6 @@ void box_connect(struct cpu *c)
     c->mask_volatile = (CPU_VOLATILE - 1) * PAGE_SIZE_;
     for (unsigned n = 0; n < CPU_CHUNKS; n++)
         c->user_window[n] = (uint64_t)(uintptr_t)box.window;
-    for (unsigned n = 0; n < CPU_VOLATILE; n++)
-        c->volatile_page[n] = CPU_NO_PAGE;
-    if (box.hint == XLAT_HINT_VOLATILE) /* data, but not all of it */
-        c->volatile_page[BOX_DATA >> 12] = 0u - (BOX_DATA >> 12);
 }
 
 void box_reset(uint32_t seed)
@@ -452,8 +448,20 @@ static bool place(unsigned n, uint32_t lin)
     return true;
 }
 
+/* For XLAT_HINT_VOLATILE: every other page, where there is a place for it. */
+static void tell_pages(struct cpu *c)
+{
+    for (unsigned n = 0; n < CPU_VOLATILE; n++)
+        c->volatile_page[n] = CPU_NO_PAGE;
+    for (unsigned r = 0; r < box.map->count; r++)
+        for (uint32_t n = box.map->range[r].linear >> 12, left = box.map->range[r].pages; left; left--, n++)
+            if (n % 2 == 0 && c->volatile_page[n % CPU_VOLATILE] == CPU_NO_PAGE)
+                c->volatile_page[n % CPU_VOLATILE] = 0u - n;
+}
+
 bool box_translate(const uint16_t *entries, size_t n_entries)
 {
+    tell_pages(box.cpu);
     box.piece[1].live = box.piece[2].live = false;
     scan_page(box.ram + BOX_CODE, 32, entries, n_entries, box.page);
     for (unsigned n = 0; n < box.page->count; n++)
