@@ -1,7 +1,6 @@
 /* cache/cache.c: the handle: opening, making the schema, transactions, get and put. */
 #include "cache/cache_internal.h"
 
-#include <lz4.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -350,12 +349,11 @@ enum cache_code cache_store(struct cache *c, const struct cache_key *k, const ui
     int rc = find_stored(c, k, raw, size, &present, &same);
     if (rc == SQLITE_OK && same)
         return CACHE_OK;
-    int bound = LZ4_compressBound((int)size);
-    if (rc == SQLITE_OK && !cache_buf_reserve(&c->blob, (size_t)bound))
+    if (rc == SQLITE_OK && !cache_buf_reserve(&c->blob, cache_pack_bound(size)))
         rc = SQLITE_NOMEM;
     if (rc == SQLITE_OK) {
-        int len = LZ4_compress_default((const char *)raw, (char *)c->blob.data, (int)size, bound);
-        rc = len > 0 ? write_row(c, present, k, &r, size, len) : SQLITE_ERROR;
+        size_t len = cache_pack(raw, size, c->blob.data);
+        rc = len ? write_row(c, present, k, &r, size, (int)len) : SQLITE_ERROR;
     }
     if (rc != SQLITE_OK)
         return cache_sql_fail(c, &c->writer, rc, "storing a record", err);

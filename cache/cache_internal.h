@@ -57,6 +57,9 @@ void cache_raw_seal(uint8_t *raw, size_t size);
 /* Tests 3 to 7 of FORMAT.md section 3; recto may be NULL. */
 enum cache_refusal cache_raw_check(const uint8_t *raw, size_t size, const struct cache_key *k,
                                    const uint8_t *recto, struct cache_record *out);
+/* The blob of a raw record: its length, 0 on failure; blob has room for cache_pack_bound(size). */
+size_t cache_pack_bound(size_t size);
+size_t cache_pack(const uint8_t *raw, size_t size, uint8_t *blob);
 /* Test 2: decompresses to exactly size bytes. */
 bool cache_unpack(const uint8_t *blob, size_t blob_len, uint8_t *raw, size_t size);
 bool cache_buf_reserve(struct cache_buf *b, size_t size);

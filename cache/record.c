@@ -149,6 +149,56 @@ void cache_raw_seal(uint8_t *raw, size_t size)
     put64(raw + size - 8, h.high64);
 }
 
+/* Head and recto are literals of the first sequence: they hardly compress (890 bytes, 8 % of a record), and those few matches took a fifth of
+ * the time of unpacking (1.1 of 5.1 us). So the rest is compressed by itself, and its first sequence gets them in front. */
+enum { PLAIN = CACHE_OFF_ATTR, PLAIN_ROOM = PLAIN + 32 };
+_Static_assert(PLAIN_ROOM - PLAIN >= PLAIN / 255 + 2, "room for the longer count of literals");
+
+size_t cache_pack_bound(size_t size)
+{
+    return PLAIN_ROOM + (size_t)LZ4_COMPRESSBOUND(size - PLAIN);
+}
+
+/* The count of a sequence's literals: the token's upper half, then bytes to be added up as long as they are 255. */
+static size_t put_count(uint8_t *p, size_t literals, uint8_t token)
+{
+    size_t n = 1;
+    p[0] = (uint8_t)((literals < 15 ? literals : 15) << 4 | (token & 15));
+    if (literals < 15)
+        return n;
+    for (literals -= 15; literals >= 255; literals -= 255)
+        p[n++] = 255;
+    p[n++] = (uint8_t)literals;
+    return n;
+}
+
+static size_t get_count(const uint8_t *p, size_t *literals)
+{
+    size_t n = 1;
+    *literals = p[0] >> 4;
+    if (*literals < 15)
+        return n;
+    do
+        *literals += p[n];
+    while (p[n++] == 255);
+    return n;
+}
+
+size_t cache_pack(const uint8_t *raw, size_t size, uint8_t *blob)
+{
+    uint8_t *rest = blob + PLAIN_ROOM;
+    size_t room = cache_pack_bound(size) - PLAIN_ROOM, literals;
+    int len = LZ4_compress_default((const char *)raw + PLAIN, (char *)rest, (int)(size - PLAIN), (int)room);
+    if (len <= 0)
+        return 0;
+    size_t had = get_count(rest, &literals), behind = (size_t)len - had;
+    uint8_t token = rest[0];
+    size_t n = put_count(blob, literals + PLAIN, token);
+    memmove(blob + n + PLAIN, rest + had, behind);
+    memcpy(blob + n, raw, PLAIN);
+    return n + PLAIN + behind;
+}
+
 /* ---- reading ---- */
 
 bool cache_unpack(const uint8_t *blob, size_t blob_len, uint8_t *raw, size_t size)

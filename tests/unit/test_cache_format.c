@@ -171,6 +171,10 @@ START_TEST(record_bytes_are_as_documented)
     ck_assert_int_eq(
         LZ4_decompress_safe(sqlite3_column_blob(q, 2), (char *)raw, sqlite3_column_bytes(q, 2), (int)size),
         (int)size);
+    const uint8_t *blob = sqlite3_column_blob(q, 2);
+    const uint8_t *plain = memmem(blob, (size_t)sqlite3_column_bytes(q, 2), raw, 64 + 4096);
+    ck_assert_ptr_nonnull(plain); /* as literals of the first sequence: it is what unpacking is quick by */
+    ck_assert_uint_lt((size_t)(plain - blob), 64);
     ck_assert_int_eq(memcmp(raw, "VRSR", 4), 0);
     ck_assert_uint_eq(le(raw + 4, 4), 1);
     ck_assert_int_eq(memcmp(raw + 8, key, 32), 0);
