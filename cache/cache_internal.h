@@ -92,6 +92,7 @@ struct cache_conn {
     pthread_mutex_t lock;
     sqlite3_stmt *stmt[CACHE_SQL_COUNT]; /* prepared at first use */
     uint64_t snapshot_ns;                /* since when look-ups share a read transaction; 0: they do not */
+    struct cache_mapping *mapping;       /* NULL: SQLite maps the file as it likes, or not at all */
 };
 struct cache_queue;
 
@@ -135,6 +136,11 @@ void cache_snapshot_end(struct cache *c, struct cache_conn *n);
  * reused. */
 void cache_snapshot_expire(struct cache *c);
 uint64_t cache_now_ns(void);
+
+/* ---- mapping.c: the reader's mapping of the file is kept while the file keeps its size ---- */
+void cache_mapping_keep(struct cache_conn *n);
+/* Behind closing the connection. */
+void cache_mapping_free(struct cache_conn *n);
 
 /* ---- cache.c ---- */
 /* Opens a transaction unless the caller's is open; *own says so. Takes writer.lock, which stays held until

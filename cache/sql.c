@@ -162,6 +162,8 @@ enum cache_code cache_conn_open(struct cache *c, struct cache_conn *n, bool writ
     int rc = open_db(c, n);
     if (rc == SQLITE_OK)
         rc = configure(n, write);
+    if (rc == SQLITE_OK && !write)
+        cache_mapping_keep(n);
     return rc == SQLITE_OK ? CACHE_OK : cache_sql_fail(c, n, rc, "opening", err);
 }
 
@@ -173,6 +175,7 @@ void cache_conn_close(struct cache_conn *n)
     }
     sqlite3_close(n->db);
     n->db = NULL;
+    cache_mapping_free(n);
 }
 
 struct cache_conn *cache_conn_take(struct cache *c)
