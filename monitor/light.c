@@ -240,8 +240,9 @@ uint32_t light_emulate(struct machine *m, uint32_t why, uint32_t operand)
     if (why == XLAT_STUB_RUN && !smc_emulates(m, operand))
         return XLAT_STUB_MISS; /* its turn is over: a verso is to be made */
     if (why == XLAT_STUB_VOLATILE && !window_volatile_yet(m, operand * PAGE_SIZE_, 1)) {
-        window_volatile_tell(m, operand * PAGE_SIZE_, false); /* again, as any access: the host's fault will map it */
-        return STUB_GO_ON;
+        cpu_fx_save(c);
+        window_map_volatile(m, gva(operand * PAGE_SIZE_));
+        return STUB_GO_ON; /* again, as any access */
     }
     uint32_t cpl = c->cpl;
     COUNT(m, EXITS);

@@ -26,8 +26,8 @@ struct machine;
 #define WINDOW_SPAN                 (42ull << 30) /* 2 GiB below, 4 GiB window, 36 GiB above; see translator/xlat.h */
 #define WINDOW_VOLATILE             4096u
 #define WINDOW_VOLATILE_AT          16u /* drops after which a page is no longer mapped at once */
-#define WINDOW_VOLATILE_WORTH       128u /* accesses emulated without a host fault before it is: mapping and dropping cost as much */
-#define WINDOW_VOLATILE_FAULT       43u /* what one with a host fault counts for */
+#define WINDOW_VOLATILE_WORTH       64u /* accesses emulated without a host fault before it is: mapping and dropping cost as much */
+#define WINDOW_VOLATILE_FAULT       22u /* what one with a host fault counts for */
 #define REGION_PAGES                1024u
 #define REGION_COUNT                1024u
 #define WINDOW_IBTC_SIZE            4096u
@@ -480,6 +480,8 @@ static inline void window_volatile_tell(struct machine *m, uint32_t lin, bool em
     else if (*at == is)
         *at = CPU_NO_PAGE;
 }
+/* The temporary mapping is used at length: maps it if A says that it has been used, so that the next access takes no host fault. */
+void window_map_volatile(struct machine *m, gva_t a);
 /* Linear address a turned out to be user memory, or not to be, when the supervisor reached for it. False: it does so too often. */
 bool window_mark_chunk(struct machine *m, gva_t a, bool user);
 /* What an access through segment seg goes to: the window for writable data of the greatest limit that does not expand down,

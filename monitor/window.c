@@ -951,6 +951,16 @@ enum window_result window_fault(struct machine *m, struct window *w, gva_t a, bo
     return WINDOW_MAPPED;
 }
 
+void window_map_volatile(struct machine *m, gva_t a)
+{
+    struct mmu_page p;
+    uint8_t was = vm_doing(&m->vm, RUN_DOING_FAULT);
+    window_volatile_tell(m, a.v, false);
+    if (mmu_probe(&m->vm, a, &p) && p.accessed && !window_allows(m, a, false) && window_fault(m, m->current, a, false) == WINDOW_MAPPED)
+        COUNT(m, MAP_AHEAD);
+    vm_doing(&m->vm, was);
+}
+
 void window_withdraw(struct machine *m, uint32_t lin)
 {
     for (unsigned i = 0; i < WINDOW_MAX; i++) {

@@ -34,6 +34,7 @@ vm_code_written
 vm_mirror_page
 vm_mirror_store
 lockstep_guest_ns
+window_map_volatile
 window_paging_changed'
 
 grep '"command"' "$commands" | grep -q -e ' -O[123s]' || { echo "not optimized: light exits are off" && exit 77; }
