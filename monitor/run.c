@@ -428,6 +428,13 @@ static void run_translated(struct machine *m)
     uint32_t why = stub_enter(c);
     if (why != STUB_EXIT_LIGHT)
         COUNT(m, EXITS);
+    if (why == XLAT_STUB_VOLATILE) { /* where light exits are off */
+        if (!window_volatile_yet(m, m->operand * PAGE_SIZE_, 1)) {
+            window_map_volatile(m, gva(m->operand * PAGE_SIZE_));
+            return;
+        }
+        COUNT(m, EMULATED_VOLATILE);
+    }
     if (xlat_stub_emulates(why)) {
         emulate_one(m, why);
         return;
