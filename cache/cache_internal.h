@@ -139,6 +139,8 @@ uint64_t cache_now_ns(void);
 
 /* ---- mapping.c: the reader's mapping of the file is kept while the file keeps its size ---- */
 void cache_mapping_keep(struct cache_conn *n);
+/* Look-ups pause: its pages are let go. Under the connection's lock. */
+void cache_mapping_idle(struct cache_conn *n);
 /* Behind closing the connection. */
 void cache_mapping_free(struct cache_conn *n);
 

@@ -5,14 +5,17 @@
  * faults of look-ups in a kernel's boot, 800 in 2,000. The mapping itself shows what is written to the file at any time, so it is
  * given up only if the size is another.
  *
- * Its pages count as the process's memory, though they are the host's page cache, and most are not used again: from time to time they are let go.
+ * Its pages count as the process's memory, though they are the host's page cache, and most are not used again: they are let go when look-ups pause, as
+ * behind a boot, and when there are very many.
  */
 #include "cache/cache_internal.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#define LET_GO_AFTER 8192u /* pages handed out: some 1,100 look-ups, 14 MiB */
+/* Pages handed out until then, 7 in a look-up, of which 3 are new. */
+#define LET_GO_IDLE 4096u  /* when look-ups pause */
+#define LET_GO_BUSY 32768u /* when they do not */
 
 /* The methods of the reader's file, which SQLite reaches it through. */
 struct cache_mapping {
@@ -30,16 +33,20 @@ static struct cache_mapping *mapping_of(sqlite3_file *f)
     return (struct cache_mapping *)(uintptr_t)f->pMethods;
 }
 
+static void let_go(struct cache_mapping *x)
+{
+    x->handed_out = 0;
+    madvise(x->base, (size_t)x->top, MADV_DONTNEED); /* of a file's mapping: a later access finds it again */
+}
+
 static void count_page(struct cache_mapping *x, uint8_t *base, sqlite3_int64 end)
 {
     if (base != x->base)
         x->top = 0;
     x->base = base;
     x->top = end > x->top ? end : x->top;
-    if (++x->handed_out < LET_GO_AFTER)
-        return;
-    x->handed_out = 0;
-    madvise(base, (size_t)x->top, MADV_DONTNEED); /* of a file's mapping: a later access finds it again */
+    if (++x->handed_out >= LET_GO_BUSY)
+        let_go(x);
 }
 
 static int fetch(sqlite3_file *f, sqlite3_int64 at, int n, void **page)
@@ -82,6 +89,12 @@ void cache_mapping_keep(struct cache_conn *n)
     x->methods.xFetch = fetch;
     x->methods.xUnfetch = unfetch;
     f->pMethods = &x->methods;
+}
+
+void cache_mapping_idle(struct cache_conn *n)
+{
+    if (n->mapping && n->mapping->top && n->mapping->handed_out >= LET_GO_IDLE)
+        let_go(n->mapping);
 }
 
 void cache_mapping_free(struct cache_conn *n)

@@ -241,7 +241,9 @@ void cache_snapshot_expire(struct cache *c)
 {
     if (!atomic_load(&c->snapshot) || pthread_mutex_trylock(&c->reader.lock) != 0)
         return;
-    if (c->reader.snapshot_ns && too_old(&c->reader))
+    if (c->reader.snapshot_ns && too_old(&c->reader)) {
         cache_snapshot_end(c, &c->reader);
+        cache_mapping_idle(&c->reader);
+    }
     pthread_mutex_unlock(&c->reader.lock);
 }
