@@ -408,6 +408,24 @@ void box_copy_cpu(void)
     mmu_flush_tlb(box.oracle);
 }
 
+bool box_differs_elsewhere(bool level)
+{
+    uint32_t hot = box.map->hot, end = hot + box.map->hot_bytes;
+    bool differs = false;
+
+    for (unsigned n = 0; n < box.map->count; n++) {
+        const struct box_range *r = &box.map->range[n];
+        uint32_t last = r->ram + r->pages * 4096;
+
+        if ((last > hot && r->ram < end) || !memcmp(box.ram + r->ram, box.oracle_ram + r->ram, last - r->ram))
+            continue;
+        differs = true;
+        if (level)
+            memcpy(box.ram + r->ram, box.oracle_ram + r->ram, last - r->ram);
+    }
+    return differs;
+}
+
 void box_save(void)
 {
     memcpy(saved_low[0], box.ram + box.map->hot, box.map->hot_bytes);

@@ -112,6 +112,9 @@ const char *box_page_in_on_demand(unsigned *faults);
 void box_revoke(uint32_t linear, bool revoke);
 /* A point in time of both sides, to go back to. */
 void box_save(void);
+/* Does memory that box_restore() leaves as it is differ between translated code and emulator? level: from then on it has what the
+ * emulator's has. */
+bool box_differs_elsewhere(bool level);
 void box_restore(void);
 
 /* 32-bit code by the assembler: BOX_PROGRAM(name, "text"); then name, name_end. Ends with HLT. */
