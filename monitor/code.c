@@ -11,8 +11,9 @@
  * with thunks between the instances (CODE_SEGMENT), and emptied as a whole when full. Dropped instances stay in place until then, unreachable: their thunks
  * lead to the miss stub, links into them are taken back and the shadow stack is emptied.
  *
- * Direct branches are linked page to page. Supervisor: one window serves all of its address spaces, so a link
- * holds as long as the target's linear page keeps its mapping (window.c calls code_unlink_linear()). User:
+ * Direct branches are linked page to page, and so is an instruction that runs into the next page (a unit, which lies in both). Supervisor: one
+ * window serves all of its address spaces, so a link holds as long as the target's linear pages keep their mappings (window.c calls
+ * code_unlink_linear()). User:
  * the same instance serves every process that maps the page at that address, and the neighbour page may
  * differ between them. There the rule is: if an instance is reachable in a window
  * (`reached` holds the window's exec_epoch), so is everything it is linked to, and mapped as the links
@@ -347,10 +348,19 @@ static void prefault_heap(struct machine *m)
  * -----------------------------------------------------------------------------------------------------------------
  */
 
+/* Does a branch to that offset want this verso of the page? An instruction that runs into the next page is in a unit. */
+static bool is_meant(const struct link_rec *l, const struct inst *to)
+{
+    uint32_t off = l->target & PAGE_MASK_;
+    if (!to->page->unit)
+        return !straddles(to->page, off);
+    return to->page->unit_off == off && to->lin == l->target - off && (l->from->lin != to->lin || l->from->page->pfn == to->page->pfn);
+}
+
 static bool linkable(const struct link_rec *l, const struct inst *to)
 {
-    return !l->to && !l->from->dead && !to->dead && !to->page->unit &&
-           l->from->page->mode == to->page->mode && l->from->page->verso.options == to->page->verso.options && !straddles(to->page, l->target & PAGE_MASK_);
+    return !l->to && !l->from->dead && !to->dead && is_meant(l, to) && l->from->page->mode == to->page->mode &&
+           l->from->page->verso.options == to->page->verso.options;
 }
 
 static void link_to(struct machine *m, uint32_t n, struct inst *to)
@@ -446,10 +456,10 @@ static void publish_linear(struct machine *m, struct inst *in)
         if (was)
             unlink_all_into(m, was);
         m->inst_at[in->lin >> 12] = in;
-        each_link_to(m, false, in->lin, UINT32_MAX, in, link_supervisor);
-    } else if (in->reached[0] == m->current->exec_epoch) {
-        return;
     }
+    each_link_to(m, false, in->lin, UINT32_MAX, in, link_supervisor);
+    if (in->page->unit && in->reached[0] == m->current->exec_epoch)
+        return;
     in->reached[0] = m->current->exec_epoch;
     for (uint32_t n = in->link_first; n < in->link_first + in->link_count; n++) {
         struct inst *to = m->inst_at[m->link[n].target >> 12];
@@ -458,8 +468,18 @@ static void publish_linear(struct machine *m, struct inst *in)
     }
 }
 
+static void unlink_unit(struct machine *m, uint32_t n, struct inst *to)
+{
+    (void)to;
+    if (m->link[n].to && m->link[n].to->page->unit)
+        unlink_one(m, n);
+}
+
 void code_unlink_linear(struct machine *m, uint32_t lin)
 {
+    /* Units lie in this page and the next, or in the one before and this. */
+    each_link_to(m, false, lin, UINT32_MAX, NULL, unlink_unit);
+    each_link_to(m, false, lin - PAGE_SIZE_, UINT32_MAX, NULL, unlink_unit);
     struct inst *in = m->inst_at[lin >> 12];
     if (!in)
         return;
@@ -497,19 +517,25 @@ static struct inst *user_inst(struct machine *m, uint32_t lin, uint32_t mode)
     return pc ? inst_find(m, pc, lin & ~PAGE_MASK_) : NULL;
 }
 
-/* Is `to` what the current window has at its address? Notes the mapping if so. */
-static bool still_mapped(struct machine *m, const struct inst *to)
+/* Does the current window show the frame at a linear page? Notes the mapping if so. */
+static bool shows(struct machine *m, uint32_t lin, uint32_t wanted)
 {
-    uint32_t pfn = window_exec_pfn(m->current, to->lin);
-    if (pfn == to->page->pfn)
+    uint32_t pfn = window_exec_pfn(m->current, lin);
+    if (pfn == wanted)
         return true;
     struct mmu_page p;
     struct mmu_fault f;
-    if (pfn != UINT32_MAX || !mmu_walk(&m->vm, gva(to->lin), MMU_EXEC | MMU_USER, &p, &f) ||
-        vm_frame(&m->vm, p.page.v, false) != to->page->pfn)
+    if (pfn != UINT32_MAX || !mmu_walk(&m->vm, gva(lin), MMU_EXEC | MMU_USER, &p, &f) ||
+        vm_frame(&m->vm, p.page.v, false) != wanted)
         return false;
-    window_note_exec(m, gva(to->lin), to->page->pfn);
+    window_note_exec(m, gva(lin), wanted);
     return true;
+}
+
+/* Is `to` what the current window has at its address? */
+static bool still_mapped(struct machine *m, const struct inst *to)
+{
+    return shows(m, to->lin, to->page->pfn) && (!to->page->unit || shows(m, to->lin + PAGE_SIZE_, to->page->pfn2));
 }
 
 /* Makes `in` reachable in the current window: checks the closure of its links, then links what can be linked.
@@ -518,8 +544,11 @@ static void reach_user(struct machine *m, struct inst *in)
 {
     struct window *w = m->current;
     unsigned id = (unsigned)(w - m->window);
-    if (in->reached[id] == w->exec_epoch)
+    if (in->reached[id] == w->exec_epoch) {
+        if (in->page->unit) /* for code of its page that was made since */
+            each_link_to(m, true, in->lin, USER_LINKS_TRIED, in, link_user);
         return;
+    }
     static _Thread_local struct inst *work[INST_MAX];
     unsigned depth = 0;
     uint32_t epoch = w->exec_epoch;
@@ -544,8 +573,7 @@ static void reach_user(struct machine *m, struct inst *in)
         in->reached[id] = 0;
         return;
     }
-    if (!in->page->unit)
-        each_link_to(m, true, in->lin, USER_LINKS_TRIED, in, link_user);
+    each_link_to(m, true, in->lin, USER_LINKS_TRIED, in, link_user);
     for (uint32_t n = in->link_first; n < in->link_first + in->link_count; n++) {
         struct inst *to = m->link[n].to ? NULL : user_inst(m, m->link[n].target, in->page->mode);
         if (to && to->reached[id] == epoch)
@@ -1255,6 +1283,18 @@ void code_withdraw(struct machine *m, uint32_t lin)
     window_forget_branches(m);
 }
 
+/* The next branch of an instance to its straddling instruction comes here, and finds its unit, as long as it is not linked: a unit made for an
+ * earlier verso of the page is in the table already. */
+static void find_unit_again(struct machine *m, const struct inst *in)
+{
+    struct window *w = m->current;
+    for (uint32_t n = in->link_first; n < in->link_first + in->link_count; n++) {
+        const struct link_rec *l = &m->link[n];
+        if (!l->to && l->target >> 12 == in->lin >> 12)
+            w->ibtc[ibtc_index(l->target, w->ibtc_mask)] = (uint64_t)(uintptr_t)stub_miss;
+    }
+}
+
 enum code_result code_resolve(struct machine *m, uint32_t eip, struct mmu_fault *fault)
 {
     if (debug_breaks_in_page(m->debug, eip))
@@ -1319,6 +1359,8 @@ enum code_result code_resolve(struct machine *m, uint32_t eip, struct mmu_fault 
         reach_user(m, in);
     else
         publish_linear(m, in);
+    if (pc->straddle && !pc->unit)
+        find_unit_again(m, in);
     return CODE_OK;
 }
 

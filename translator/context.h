@@ -13,6 +13,7 @@
 
 enum tail_kind {
     TAIL_LINK,     /* target in another page: mov r8d, target; jmp [LOOKUP] */
+    TAIL_STRADDLE, /* a link too: an instruction of this page that runs into the next: ...; jmp [STRADDLE] */
     TAIL_RESCAN,   /* target in this page without code */
     TAIL_MISS,     /* landing check failed: jmp [MISS] */
     TAIL_MISS_RCX, /* the same with ecx still held in r9d */

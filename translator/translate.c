@@ -641,7 +641,10 @@ static void emit_items(struct context *c)
         if (!reserve(c))
             return;
         entry_at(c, off);
-        context_exit(c, XLAT_STUB_STRADDLE, (int32_t)off);
+        if (c->step)
+            context_exit(c, XLAT_STUB_STRADDLE, (int32_t)off);
+        else
+            branch_label(c, BRANCH_JMP, tail_label(c, TAIL_STRADDLE, (int32_t)off));
     }
 }
 
@@ -650,9 +653,14 @@ static void emit_tail(struct context *c, struct tail *t)
     t->host_off = emit_pos(&c->e);
     switch ((enum tail_kind)t->kind) {
     case TAIL_LINK:
+    case TAIL_STRADDLE:
     case TAIL_RESCAN:
         context_at(c, XLAT_AT, t->target, 0);
-        context_exit(c, t->kind == TAIL_LINK ? XLAT_STUB_LOOKUP : XLAT_STUB_RESCAN, t->target);
+        context_exit(c,
+                     t->kind == TAIL_LINK       ? XLAT_STUB_LOOKUP
+                     : t->kind == TAIL_STRADDLE ? XLAT_STUB_STRADDLE
+                                                : XLAT_STUB_RESCAN,
+                     t->target);
         break;
     case TAIL_MISS_RCX:
         context_at(c, XLAT_AT_R8_RCX9, 0, 0);
@@ -724,7 +732,7 @@ static void resolve_fixups(struct context *c)
             memcpy(c->v->code + f->field, &rel, 4);
         if (to == LABEL_UNKNOWN || (f->size == 1 && (rel < -128 || rel > 127)))
             fail(c, XLAT_TOO_BIG); /* cannot happen: every label that has code is placed */
-        if (t && t->kind == TAIL_LINK)
+        if (t && (t->kind == TAIL_LINK || t->kind == TAIL_STRADDLE))
             add_link(c, f, t);
     }
 }

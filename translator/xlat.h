@@ -31,7 +31,7 @@
  * [GOT register - some KiB or MiB]; a kernel its tables at [index + C1xxxxxxh], which wraps. A wrong guess ends in a guard. */
 #define XLAT_DISP_MIN (-(256 << 20))
 
-#define XLAT_VERSION 20u /* change it with anything that changes the bytes produced or their meaning */
+#define XLAT_VERSION 21u /* change it with anything that changes the bytes produced or their meaning */
 
 /* What the meaning of a page depends on beside its bytes: part of the cache key. */
 enum {
@@ -51,8 +51,9 @@ struct xlat_reloc {
     uint32_t host_off; /* of a 32-bit field that holds an address relative to the page: add the page's linear address */
 };
 
-/* A patchable rel32 of a branch that leaves the page. It points at the link's tail (host code in this verso that does
- * `mov r8d, target; jmp [r13+stub LOOKUP]`); the monitor may make it point at the target's host code directly, and back. */
+/* A patchable rel32 of a branch that leaves the page, or is where an instruction runs into the next page. It points at the link's tail (host
+ * code in this verso that does `mov r8d, target; jmp [r13+stub LOOKUP]`, or STRADDLE); the monitor may make it point at the target's host code
+ * directly, and back. */
 struct xlat_link {
     uint32_t field_off; /* host offset of the rel32 */
     uint32_t tail_off;  /* host offset of its tail */

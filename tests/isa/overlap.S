@@ -140,6 +140,121 @@ test_main:
         decl %ebp
         jnz 1b
         CHECK "the second page written", sum, $(50*51/2)
+        # both again, run into from the page's own code
+        AT A+0xFF9, 0x41, 0x41, 0x41, 0x41, 0xB8, 0x01, 0x00
+        AT A+0x1000, 0x00, 0x00, 0xC3
+        movl $0, sum
+        xorl %ecx, %ecx
+        movl $50, %ebp
+1:      MAP A+0x1000, A+0x1003
+        movl $3, %ebx
+2:      movl $(A+0xFF9), %eax
+        call *%eax
+        addl %eax, sum
+        decl %ebx
+        jnz 2b
+        MAP A+0x1000, A+0x3003
+        movl $3, %ebx
+2:      movl $(A+0xFF9), %eax
+        call *%eax
+        shrl $24, %eax
+        addl %eax, sum
+        decl %ebx
+        jnz 2b
+        decl %ebp
+        jnz 1b
+        CHECK "run into, the second page in turn", sum, $(150*(1+0x22))
+        CHECK "run into: in front of it", %ecx, $1200
+        MAP A+0x1000, A+0x1003
+        movl $0, sum
+        movl $50, %ebp
+1:      movl %ebp, %eax
+        movb %al, A+0x1000
+        movl $(A+0xFF9), %eax
+        call *%eax
+        shrl $16, %eax
+        addl %eax, sum
+        decl %ebp
+        jnz 1b
+        CHECK "run into, the second page written", sum, $(50*51/2)
+        movb $0, A+0x1000
+        # the first page is another one, with the same second one
+        AT A+0x4FF9, 0x41, 0x41, 0x41, 0x41, 0xB8, 0x02, 0x00
+        movl $0, sum
+        movl $20, %ebp
+1:      MAP A, A+3
+        movl $(A+0xFF9), %eax
+        call *%eax
+        addl %eax, sum
+        MAP A, A+0x4003
+        movl $(A+0xFF9), %eax
+        call *%eax
+        addl %eax, sum
+        decl %ebp
+        jnz 1b
+        CHECK "run into, the first page in turn", sum, $60
+        # jumped to from a third page
+        AT A+0x5000, 0xE9, 0xF8, 0xBF, 0xFF, 0xFF
+        movl $0, sum
+        movl $20, %ebp
+1:      MAP A, A+3
+        movl $(A+0x5000), %eax
+        call *%eax
+        addl %eax, sum
+        MAP A, A+0x4003
+        movl $(A+0x5000), %eax
+        call *%eax
+        addl %eax, sum
+        decl %ebp
+        jnz 1b
+        CHECK "jumped to, the first page in turn", sum, $60
+        # ring 3, two address spaces with one first page and two second ones
+        MAP A, A+7
+        MAP A+0x1000, A+0x1007
+        movl $PD, %esi
+        movl $(A+0x6000), %edi
+        movl $1024, %ecx
+        rep movsl
+        movl $(PT+0x2000), %esi
+        movl $1024, %ecx
+        rep movsl                       # to A+0x7000
+        movl $(A+0x7007), A+0x6008
+        movl $(A+0x3007), A+0x7404
+        movl $0, sum
+        movl $30, %ebp
+1:      movl $PD, %eax
+        movl %eax, %cr3
+        pushl %ebp
+        USER
+        movl $(A+0xFF9), %eax
+        call *%eax
+        movl $(A+0xFF9), %ebx
+        call *%ebx
+        UEND
+        popl %ebp
+        movl x_eax, %eax
+        addl %eax, sum
+        movl $(A+0x6000), %eax
+        movl %eax, %cr3
+        pushl %ebp
+        USER
+        movl $(A+0xFF9), %ebx
+        call *%ebx
+        movl $(A+0xFF9), %ebx
+        call *%ebx
+        UEND
+        popl %ebp
+        movl x_eax, %eax
+        shrl $24, %eax
+        addl %eax, sum
+        decl %ebp
+        jnz 1b
+        movl $PD, %eax
+        movl %eax, %cr3
+        CHECK "run into in ring 3, two address spaces", sum, $(30*(1+0x22))
+        MAP A, A+3
+        MAP A+0x1000, A+0x1003
+        AT A+0xFFD, 0xB8, 0x01, 0x00
         # the second page absent, then there
         MAP A+0x1000, 0
         HOOK 14, map_it

@@ -706,7 +706,7 @@ START_TEST(falling_off_the_page_links_to_offset_4096)
 }
 END_TEST
 
-START_TEST(straddling_instruction_has_an_entry_that_leaves_through_straddle)
+START_TEST(straddling_instruction_has_an_entry_that_is_a_link)
 {
     struct xlat_verso v;
     int32_t at;
@@ -715,9 +715,12 @@ START_TEST(straddling_instruction_has_an_entry_that_leaves_through_straddle)
     translate_bytes("\x40\xE8\0\0", 4, 4092, &v);
     at = xlat_entry(v.unwind, v.unwind_len, 4093);
     ck_assert_int_ge(at, 0);
-    ck_assert_uint_eq(v.code[at], 0x41);
-    ck_assert_uint_eq(v.code[at + 9], offsetof(struct cpu, stub) + 8 * XLAT_STUB_STRADDLE);
-    ck_assert_uint_eq(v.link_count, 0);
+    ck_assert_uint_eq(v.code[at], 0xE9);
+    ck_assert_uint_eq(v.link_count, 1);
+    ck_assert_uint_eq(v.links[0].field_off, (uint32_t)at + 1);
+    ck_assert_int_eq(v.links[0].target, 4093);
+    ck_assert_uint_eq(v.code[v.links[0].tail_off], 0x41);
+    ck_assert_uint_eq(v.code[v.links[0].tail_off + 9], offsetof(struct cpu, stub) + 8 * XLAT_STUB_STRADDLE);
     xlat_verso_free(&v);
 }
 END_TEST
@@ -809,7 +812,7 @@ static Suite *suite(void)
     tcase_add_test(t, moves_between_std_and_cld_leave_df_to_the_unwind_records);
     tcase_add_test(t, moves_behind_std_set_df_where_they_end_without_cld);
     tcase_add_test(t, falling_off_the_page_links_to_offset_4096);
-    tcase_add_test(t, straddling_instruction_has_an_entry_that_leaves_through_straddle);
+    tcase_add_test(t, straddling_instruction_has_an_entry_that_is_a_link);
     tcase_add_test(t, unit_of_a_straddling_call_links_target_and_successor);
     tcase_add_test(t, unit_branching_back_into_its_page_links_instead_of_rescan);
     tcase_add_test(t, overlapping_instructions_each_fall_through_to_their_own_successor);
