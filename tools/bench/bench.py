@@ -127,7 +127,7 @@ def cpu_ns(pid):
         try:
             with open(f"/proc/{pid}/task/{task}/schedstat", encoding="ascii") as f:
                 total += int(f.read().split()[0])
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # the thread has ended, before or after the file was opened
             pass
     return total
 
