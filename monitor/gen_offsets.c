@@ -9,6 +9,7 @@ void gen_offsets(void)
     DEF(CPU_EIP_, offsetof(struct cpu, eip));
     DEF(CPU_ARITH_, offsetof(struct cpu, arith));
     DEF(CPU_FX, offsetof(struct cpu, fx));
+    DEF(CPU_HOST_AVX, offsetof(struct cpu, host_avx));
     DEF(CPU_IBTC, offsetof(struct cpu, ibtc));
     DEF(CPU_IBTC_MASK, offsetof(struct cpu, ibtc_mask));
     DEF(CPU_HOST_RSP, offsetof(struct cpu, host_rsp));

@@ -655,6 +655,7 @@ static void wire_cpu(struct machine *m)
     c->stub[XLAT_STUB_VOLATILE] = (uint64_t)(uintptr_t)stub_volatile;
     c->stub[XLAT_STUB_RUN] = (uint64_t)(uintptr_t)stub_run;
     c->host_self = (uint64_t)(uintptr_t)m;
+    c->host_avx = __builtin_cpu_supports("avx") != 0;
     c->mask_host_flags = CPU_HOST_FLAGS;
     c->mask_if = CPU_IF;
     c->mask_chunk = ~0u << CPU_CHUNK_SHIFT;

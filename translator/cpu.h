@@ -182,6 +182,7 @@ struct cpu {
     uint64_t host_tsc_at, host_tsc_lost;
     uint32_t host_tsc_stopped;
     uint32_t host_event;     /* set by signal handlers: do not enter, look at the world first */
+    uint32_t host_avx;       /* the host has AVX: upper halves of vector registers are cleared on the way in */
     uint32_t host_fx_live;   /* the guest's x87/MMX/SSE state is in the host's registers, newer than fx[] */
     uint8_t host_fpu_env[28]; /* FNSTENV when it was last saved */
     uint32_t host_fpu_ip, host_fpu_dp; /* low halves of the host addresses of the last x87 instruction run by translated code and of its
