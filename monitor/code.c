@@ -446,6 +446,18 @@ static void link_supervisor(struct machine *m, uint32_t n, struct inst *to)
         link_to(m, n, to);
 }
 
+static struct page_code *page_find(struct machine *m, uint32_t pfn, uint32_t mode);
+
+/* A unit's own page may hold the oldest of many branches to that page, or code that was made since the unit was. */
+static void link_own_page(struct machine *m, struct inst *unit, void (*fn)(struct machine *, uint32_t n, struct inst *to))
+{
+    struct page_code *pc = page_find(m, unit->page->pfn, unit->page->mode);
+    const struct inst *own = pc ? inst_find(m, pc, unit->lin) : NULL;
+    for (uint32_t n = own ? own->link_first : 0; own && n < own->link_first + own->link_count; n++)
+        if (m->link[n].target == unit->lin + unit->page->unit_off)
+            fn(m, n, unit);
+}
+
 /* `in` is now what supervisor code finds at its linear page. */
 static void publish_linear(struct machine *m, struct inst *in)
 {
@@ -457,9 +469,11 @@ static void publish_linear(struct machine *m, struct inst *in)
             unlink_all_into(m, was);
         m->inst_at[in->lin >> 12] = in;
     }
-    each_link_to(m, false, in->lin, UINT32_MAX, in, link_supervisor);
-    if (in->page->unit && in->reached[0] == m->current->exec_epoch)
+    if (in->page->unit && in->reached[0] == m->current->exec_epoch) {
+        link_own_page(m, in, link_supervisor);
         return;
+    }
+    each_link_to(m, false, in->lin, UINT32_MAX, in, link_supervisor);
     in->reached[0] = m->current->exec_epoch;
     for (uint32_t n = in->link_first; n < in->link_first + in->link_count; n++) {
         struct inst *to = m->inst_at[m->link[n].target >> 12];
@@ -507,8 +521,6 @@ static void link_user(struct machine *m, uint32_t n, struct inst *to)
     link_to(m, n, to);
 }
 
-static struct page_code *page_find(struct machine *m, uint32_t pfn, uint32_t mode);
-
 /* The instance that user code of the current window would find at linear page lin, if it has been there. */
 static struct inst *user_inst(struct machine *m, uint32_t lin, uint32_t mode)
 {
@@ -545,8 +557,8 @@ static void reach_user(struct machine *m, struct inst *in)
     struct window *w = m->current;
     unsigned id = (unsigned)(w - m->window);
     if (in->reached[id] == w->exec_epoch) {
-        if (in->page->unit) /* for code of its page that was made since */
-            each_link_to(m, true, in->lin, USER_LINKS_TRIED, in, link_user);
+        if (in->page->unit)
+            link_own_page(m, in, link_user);
         return;
     }
     static _Thread_local struct inst *work[INST_MAX];
@@ -574,6 +586,8 @@ static void reach_user(struct machine *m, struct inst *in)
         return;
     }
     each_link_to(m, true, in->lin, USER_LINKS_TRIED, in, link_user);
+    if (in->page->unit)
+        link_own_page(m, in, link_user);
     for (uint32_t n = in->link_first; n < in->link_first + in->link_count; n++) {
         struct inst *to = m->link[n].to ? NULL : user_inst(m, m->link[n].target, in->page->mode);
         if (to && to->reached[id] == epoch)
