@@ -36,7 +36,7 @@
 
 #define LINEAR_PAGES     (1u << 20)
 #define THUNK_HASH       65536u
-#define LINK_MAX         (1u << 20)
+#define LINK_MAX         (1u << 21)
 #define CODE_AHEAD       (256ull << 10)
 #define CODE_FILL        (64u << 10)
 #define TABLE_AHEAD      (256u << 10)

@@ -114,9 +114,9 @@ void window_power_cycle(struct machine *m);
 /* -- code.c: patched pages in memory
  * -------------------------------------------------------------------------------------- */
 
-#define CODE_SIZE    (200ull << 20)
+#define CODE_SIZE    (384ull << 20)
 #define CODE_GRANULE 256u /* instances start at multiples of it */
-#define INST_MAX     65536u
+#define INST_MAX     131072u
 #define THUNK_SIZE   32u /* a thunk's number is its offset in code memory in these */
 /* Thunks lie near their code: a jump across more than a MiB costs 1 to 2 cycles more on some processors (Zen 4). Each segment begins with room for
  * some; what does not fit goes where code memory ends at the time. */
