@@ -126,12 +126,11 @@ static void arrays(struct machine *m, struct array out[ARRAYS])
 
 bool code_init(struct machine *m, char *err, size_t err_size)
 {
-    const uint64_t total = CODE_SIZE;
     m->code_fd = memfd_create("verso-code", MFD_CLOEXEC);
-    if (m->code_fd < 0 || ftruncate(m->code_fd, (off_t)total) != 0)
+    if (m->code_fd < 0 || ftruncate(m->code_fd, (off_t)CODE_SIZE) != 0)
         goto fail;
-    m->code_rw = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_SHARED, m->code_fd, 0);
-    m->code_rx = mmap(NULL, total, PROT_READ | PROT_EXEC, MAP_SHARED, m->code_fd, 0);
+    m->code_rw = mmap(NULL, CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, m->code_fd, 0);
+    m->code_rx = mmap(NULL, CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, m->code_fd, 0);
     if (m->code_rw == MAP_FAILED || m->code_rx == MAP_FAILED)
         goto fail;
     struct array all[ARRAYS];
@@ -468,8 +467,7 @@ static void publish_linear(struct machine *m, struct inst *in)
         if (was)
             unlink_all_into(m, was);
         m->inst_at[in->lin >> 12] = in;
-    }
-    if (in->page->unit && in->reached[0] == m->current->exec_epoch) {
+    } else if (in->reached[0] == m->current->exec_epoch) {
         link_own_page(m, in, link_supervisor);
         return;
     }

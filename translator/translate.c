@@ -654,17 +654,16 @@ static void emit_items(struct context *c)
 
 static void emit_tail(struct context *c, struct tail *t)
 {
+    static const enum xlat_stub leaves_by[] = {
+        [TAIL_LINK] = XLAT_STUB_LOOKUP, [TAIL_STRADDLE] = XLAT_STUB_STRADDLE, [TAIL_RESCAN] = XLAT_STUB_RESCAN};
+
     t->host_off = emit_pos(&c->e);
     switch ((enum tail_kind)t->kind) {
     case TAIL_LINK:
     case TAIL_STRADDLE:
     case TAIL_RESCAN:
         context_at(c, XLAT_AT, t->target, 0);
-        context_exit(c,
-                     t->kind == TAIL_LINK       ? XLAT_STUB_LOOKUP
-                     : t->kind == TAIL_STRADDLE ? XLAT_STUB_STRADDLE
-                                                : XLAT_STUB_RESCAN,
-                     t->target);
+        context_exit(c, leaves_by[t->kind], t->target);
         break;
     case TAIL_MISS_RCX:
         context_at(c, XLAT_AT_R8_RCX9, 0, 0);

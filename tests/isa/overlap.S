@@ -10,6 +10,36 @@
         decl %ebp
         jnz 6b
         .endm
+# A second page whose first byte, the third of an immediate, is another one each time
+        .macro WRITTEN name, entry
+        movl $0, sum
+        movl $50, %ebp
+7:      movl %ebp, %eax
+        movb %al, A+0x1000
+        movl $(\entry), %eax
+        call *%eax
+        shrl $16, %eax
+        addl %eax, sum
+        decl %ebp
+        jnz 7b
+        CHECK "\name", sum, $(50*51/2)
+        .endm
+# A first page that shows one frame, whose code yields 1, and another one, whose code yields 2
+        .macro FIRST_IN_TURN name, entry
+        movl $0, sum
+        movl $20, %ebp
+7:      MAP A, A+3
+        movl $(\entry), %eax
+        call *%eax
+        addl %eax, sum
+        MAP A, A+0x4003
+        movl $(\entry), %eax
+        call *%eax
+        addl %eax, sum
+        decl %ebp
+        jnz 7b
+        CHECK "\name", sum, $60
+        .endm
 # Code bytes at an address
         .macro AT lin, bytes:vararg
         .pushsection .rodata
@@ -129,17 +159,7 @@ test_main:
         jnz 1b
         CHECK "the second page in turn", sum, $(50*(1+0x22))
         MAP A+0x1000, A+0x1003
-        movl $0, sum
-        movl $50, %ebp
-1:      movl %ebp, %eax
-        movb %al, A+0x1000
-        movl $(A+0xFFD), %eax
-        call *%eax
-        shrl $16, %eax
-        addl %eax, sum
-        decl %ebp
-        jnz 1b
-        CHECK "the second page written", sum, $(50*51/2)
+        WRITTEN "the second page written", A+0xFFD
         # both again, run into from the page's own code
         AT A+0xFF9, 0x41, 0x41, 0x41, 0x41, 0xB8, 0x01, 0x00
         AT A+0x1000, 0x00, 0x00, 0xC3
@@ -166,48 +186,14 @@ test_main:
         CHECK "run into, the second page in turn", sum, $(150*(1+0x22))
         CHECK "run into: in front of it", %ecx, $1200
         MAP A+0x1000, A+0x1003
-        movl $0, sum
-        movl $50, %ebp
-1:      movl %ebp, %eax
-        movb %al, A+0x1000
-        movl $(A+0xFF9), %eax
-        call *%eax
-        shrl $16, %eax
-        addl %eax, sum
-        decl %ebp
-        jnz 1b
-        CHECK "run into, the second page written", sum, $(50*51/2)
+        WRITTEN "run into, the second page written", A+0xFF9
         movb $0, A+0x1000
         # the first page is another one, with the same second one
         AT A+0x4FF9, 0x41, 0x41, 0x41, 0x41, 0xB8, 0x02, 0x00
-        movl $0, sum
-        movl $20, %ebp
-1:      MAP A, A+3
-        movl $(A+0xFF9), %eax
-        call *%eax
-        addl %eax, sum
-        MAP A, A+0x4003
-        movl $(A+0xFF9), %eax
-        call *%eax
-        addl %eax, sum
-        decl %ebp
-        jnz 1b
-        CHECK "run into, the first page in turn", sum, $60
+        FIRST_IN_TURN "run into, the first page in turn", A+0xFF9
         # jumped to from a third page
         AT A+0x5000, 0xE9, 0xF8, 0xBF, 0xFF, 0xFF
-        movl $0, sum
-        movl $20, %ebp
-1:      MAP A, A+3
-        movl $(A+0x5000), %eax
-        call *%eax
-        addl %eax, sum
-        MAP A, A+0x4003
-        movl $(A+0x5000), %eax
-        call *%eax
-        addl %eax, sum
-        decl %ebp
-        jnz 1b
-        CHECK "jumped to, the first page in turn", sum, $60
+        FIRST_IN_TURN "jumped to, the first page in turn", A+0x5000
         # ring 3, two address spaces with one first page and two second ones
         MAP A, A+7
         MAP A+0x1000, A+0x1007
