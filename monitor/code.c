@@ -59,9 +59,9 @@ struct thunk {
 /* In code_owner[]: thunks. */
 static struct inst thunk_owner;
 
+/* The rest is in the verso's links. Short, since there are 90 of them for each page. */
 struct link_rec {
-    struct inst *from, *to;         /* to: linked at present */
-    uint32_t field, tail;           /* offsets from code_rx */
+    uint32_t from, to;              /* numbers of instances; to: linked at present, + 1 */
     uint32_t target;                /* guest EIP */
     uint32_t next_by_page, next_in; /* + 1 */
 };
@@ -124,6 +124,18 @@ static void arrays(struct machine *m, struct array out[ARRAYS])
     memcpy(out, all, sizeof(all));
 }
 
+/* The least of some: without interrupts. */
+static uint64_t clock_cost(void)
+{
+    uint64_t least = UINT64_MAX, last = machine_cpu_ns();
+    for (unsigned i = 0; i < 64; i++) {
+        uint64_t now = machine_cpu_ns();
+        least = now - last < least ? now - last : least;
+        last = now;
+    }
+    return least;
+}
+
 bool code_init(struct machine *m, char *err, size_t err_size)
 {
     m->code_fd = memfd_create("verso-code", MFD_CLOEXEC);
@@ -149,6 +161,7 @@ bool code_init(struct machine *m, char *err, size_t err_size)
         goto fail;
     memset(m->code_fill, 0xCC, CODE_FILL);
     m->code_used = m->code_touched = 0;
+    m->clock_ns = clock_cost();
     m->options = xlat_host_options();
     m->fingerprint = xlat_fingerprint(m->options);
     return true;
@@ -157,39 +170,15 @@ fail:
     return false;
 }
 
-static void make_index(struct page_code *pc)
-{
-    static _Thread_local uint16_t host[SCAN_PAGE_SIZE];
-    const struct xlat_verso *v = &pc->verso;
-    if (!xlat_index_make(v->unwind, v->unwind_len, v->code_len, &pc->index, host))
-        return;
-    size_t bytes = xlat_index_count(&pc->index) * sizeof(*host);
-    pc->index.host = NULL;
-    pc->index_host = malloc(bytes ? bytes : 1);
-    if (pc->index_host)
-        pc->index.host = memcpy(pc->index_host, host, bytes);
-}
-
-/* Host offset of the entry at off, or -1. The first call decodes the whole table: links and branches ask
- * again and again. */
-static int32_t entry_of(struct page_code *pc, uint32_t off)
+/* Host offset of the entry at off, or -1. */
+static int32_t entry_of(const struct page_code *pc, uint32_t off)
 {
     const struct xlat_verso *v = &pc->verso;
-    if (!pc->index.host)
-        make_index(pc);
-    return pc->index.host ? xlat_index_find(&pc->index, off) : xlat_entry(v->unwind, v->unwind_len, off);
-}
-
-static void forget_index(struct page_code *pc)
-{
-    free(pc->index_host);
-    pc->index_host = NULL;
-    pc->index.host = NULL;
+    return pc->index.made ? xlat_index_find(&pc->index, v->unwind, off) : xlat_entry(v->unwind, v->unwind_len, off);
 }
 
 static void page_code_free(struct page_code *pc)
 {
-    forget_index(pc);
     free(pc->marks);
     free(pc->notes);
     free(pc->patch);
@@ -347,19 +336,40 @@ static void prefault_heap(struct machine *m)
  * -----------------------------------------------------------------------------------------------------------------
  */
 
-/* Does a branch to that offset want this verso of the page? An instruction that runs into the next page is in a unit. */
-static bool is_meant(const struct link_rec *l, const struct inst *to)
+static struct inst *link_from(const struct machine *m, uint32_t n)
 {
-    uint32_t off = l->target & PAGE_MASK_;
-    if (!to->page->unit)
-        return !straddles(to->page, off);
-    return to->page->unit_off == off && to->lin == l->target - off && (l->from->lin != to->lin || l->from->page->pfn == to->page->pfn);
+    return &m->inst_pool[m->link[n].from];
 }
 
-static bool linkable(const struct link_rec *l, const struct inst *to)
+/* What a branch is linked to, or NULL. */
+static struct inst *link_at(const struct machine *m, uint32_t n)
 {
-    return !l->to && !l->from->dead && !to->dead && is_meant(l, to) && l->from->page->mode == to->page->mode &&
-           l->from->page->verso.options == to->page->verso.options;
+    return m->link[n].to ? &m->inst_pool[m->link[n].to - 1] : NULL;
+}
+
+/* Does a branch to that offset want this verso of the page? An instruction that runs into the next page is in a unit. */
+static bool is_meant(uint32_t target, const struct inst *from, const struct inst *to)
+{
+    uint32_t off = target & PAGE_MASK_;
+    if (!to->page->unit)
+        return !straddles(to->page, off);
+    return to->page->unit_off == off && to->lin == target - off && (from->lin != to->lin || from->page->pfn == to->page->pfn);
+}
+
+static bool linkable(const struct machine *m, uint32_t n, const struct inst *to)
+{
+    const struct inst *from = link_from(m, n);
+    return !m->link[n].to && !from->dead && !to->dead && is_meant(m->link[n].target, from, to) && from->page->mode == to->page->mode &&
+           from->page->verso.options == to->page->verso.options;
+}
+
+/* Makes the branch of a living instance go to an offset in code memory, or to its tail again (UINT64_MAX). */
+static void point_branch(struct machine *m, uint32_t n, uint64_t to)
+{
+    const struct inst *from = link_from(m, n);
+    const struct xlat_link *x = &from->page->verso.links[n - from->link_first];
+    uint64_t field = from->code_off + (uint64_t)x->field_off;
+    put32(m, field, (uint32_t)((to == UINT64_MAX ? from->code_off + (uint64_t)x->tail_off : to) - (field + 4)));
 }
 
 static void link_to(struct machine *m, uint32_t n, struct inst *to)
@@ -368,37 +378,37 @@ static void link_to(struct machine *m, uint32_t n, struct inst *to)
     int32_t host = entry_of(to->page, l->target & PAGE_MASK_);
     if (host < 0)
         return;
-    put32(m, l->field, to->code_off + (uint32_t)host - (l->field + 4));
-    l->to = to;
+    point_branch(m, n, to->code_off + (uint64_t)(uint32_t)host);
+    l->to = (uint32_t)(to - m->inst_pool) + 1;
     l->next_in = to->in_links;
     to->in_links = n + 1;
     COUNT(m, LINKS);
 }
 
-/* The branch goes through the table again. The record stays in the list of its target's page. */
-static void unlink_branch(struct machine *m, struct link_rec *l)
+/* The branch goes through the table again; that of a dead instance is never executed. The record stays in the list of its target's page. */
+static void unlink_branch(struct machine *m, uint32_t n)
 {
-    put32(m, l->field, l->tail - (l->field + 4));
-    l->to = NULL;
-    l->next_in = 0;
+    if (!link_from(m, n)->dead)
+        point_branch(m, n, UINT64_MAX);
+    m->link[n].to = m->link[n].next_in = 0;
 }
 
 static void unlink_all_into(struct machine *m, struct inst *to)
 {
     for (uint32_t n = to->in_links, next; n; n = next) {
         next = m->link[n - 1].next_in;
-        unlink_branch(m, &m->link[n - 1]);
+        unlink_branch(m, n - 1);
     }
     to->in_links = 0;
 }
 
 static void unlink_one(struct machine *m, uint32_t n)
 {
-    uint32_t *at = &m->link[n].to->in_links;
+    uint32_t *at = &link_at(m, n)->in_links;
     while (*at != n + 1)
         at = &m->link[*at - 1].next_in;
     *at = m->link[n].next_in;
-    unlink_branch(m, &m->link[n]);
+    unlink_branch(m, n);
 }
 
 static void links_of_new(struct machine *m, struct inst *in)
@@ -410,13 +420,7 @@ static void links_of_new(struct machine *m, struct inst *in)
     for (uint32_t i = 0; i < v->link_count; i++) {
         uint32_t n = m->link_used++;
         uint32_t target = in->lin + (uint32_t)v->links[i].target;
-        m->link[n] = (struct link_rec){in,
-                                       NULL,
-                                       in->code_off + v->links[i].field_off,
-                                       in->code_off + v->links[i].tail_off,
-                                       target,
-                                       by_page[target >> 12],
-                                       0};
+        m->link[n] = (struct link_rec){(uint32_t)(in - m->inst_pool), 0, target, by_page[target >> 12], 0};
         by_page[target >> 12] = n + 1;
     }
 }
@@ -430,7 +434,7 @@ static void each_link_to(struct machine *m, bool user, uint32_t lin, unsigned li
     uint32_t *prev = &m->link_by_page[user][lin >> 12];
     for (uint32_t n = *prev; n && limit; n = *prev, limit--) {
         struct link_rec *l = &m->link[n - 1];
-        if (l->from->dead) {
+        if (link_from(m, n - 1)->dead) {
             *prev = l->next_by_page;
             continue;
         }
@@ -441,7 +445,7 @@ static void each_link_to(struct machine *m, bool user, uint32_t lin, unsigned li
 
 static void link_supervisor(struct machine *m, uint32_t n, struct inst *to)
 {
-    if (linkable(&m->link[n], to))
+    if (linkable(m, n, to))
         link_to(m, n, to);
 }
 
@@ -483,7 +487,8 @@ static void publish_linear(struct machine *m, struct inst *in)
 static void unlink_unit(struct machine *m, uint32_t n, struct inst *to)
 {
     (void)to;
-    if (m->link[n].to && m->link[n].to->page->unit)
+    const struct inst *at = link_at(m, n);
+    if (at && at->page->unit)
         unlink_one(m, n);
 }
 
@@ -510,11 +515,10 @@ static bool reached_in(const struct machine *m, const struct inst *in, unsigned 
 /* A link may be made if everywhere its source can run, its target is what the branch means. */
 static void link_user(struct machine *m, uint32_t n, struct inst *to)
 {
-    const struct link_rec *l = &m->link[n];
-    if (!linkable(l, to))
+    if (!linkable(m, n, to))
         return;
     for (unsigned w = 1; w < m->window_count; w++)
-        if (reached_in(m, l->from, w) && !reached_in(m, to, w))
+        if (reached_in(m, link_from(m, n), w) && !reached_in(m, to, w))
             return;
     link_to(m, n, to);
 }
@@ -567,7 +571,7 @@ static void reach_user(struct machine *m, struct inst *in)
     while (depth) {
         struct inst *at = work[--depth];
         for (uint32_t n = at->link_first; n < at->link_first + at->link_count; n++) {
-            struct inst *to = m->link[n].to;
+            struct inst *to = link_at(m, n);
             if (!to || to->reached[id] == epoch)
                 continue;
             if (!still_mapped(m, to)) {
@@ -1015,13 +1019,22 @@ static void store_page(struct machine *m, const struct page_code *pc, const uint
     cache_put_later(m->cfg->cache, &key, &rec);
 }
 
+/* The verso of m->scan. */
+static bool translate(struct machine *m, struct page_code *pc)
+{
+    struct xlat_verso *v = &pc->verso;
+    if (xlat_translate(m->scan, pc->mode, m->options, v) != XLAT_OK)
+        return false;
+    xlat_index_make(v->unwind, v->unwind_len, v->code_len, &pc->index);
+    return true;
+}
+
 /* planes: filled. */
 static bool translate_page(struct machine *m, struct page_code *pc, const uint8_t *recto, uint32_t off,
                            uint8_t planes[SCAN_PAGE_SIZE])
 {
     uint16_t entries[SCAN_PAGE_SIZE];
     size_t n = 0;
-    forget_index(pc); /* of a stored verso that did not do */
     set_bit(pc->entry, off);
     for (unsigned i = 0; i < SCAN_PAGE_SIZE; i++)
         if (bit(pc->entry, i))
@@ -1037,7 +1050,7 @@ static bool translate_page(struct machine *m, struct page_code *pc, const uint8_
         }
     scan_attr_split(m->scan->attr, planes);
     note_attr(pc, planes);
-    return xlat_translate(m->scan, pc->mode, m->options, &pc->verso) == XLAT_OK;
+    return translate(m, pc);
 }
 
 static void enter_page(struct machine *m, struct page_code *pc)
@@ -1059,8 +1072,14 @@ static struct page_code *page_find(struct machine *m, uint32_t pfn, uint32_t mod
     return NULL;
 }
 
-/* ns: processor time of a page's load and placing (load_tsc < all_tsc: it was placed), told apart by the time-stamp counter: a look at the
- * clock takes as long as much of what it would measure. */
+/* Processor time since `begun`, but for what a look at the clock takes: it is a system call, and takes as long as a good part of a load. */
+static uint64_t cpu_ns_since(const struct machine *m, uint64_t begun)
+{
+    uint64_t ns = machine_cpu_ns() - begun;
+    return ns - (ns < m->clock_ns ? ns : m->clock_ns);
+}
+
+/* ns: processor time of a page's load and placing (load_tsc < all_tsc: it was placed), told apart by the time-stamp counter. */
 static void count_load(struct machine *m, uint64_t ns, uint64_t load_tsc, uint64_t all_tsc)
 {
     uint64_t load = load_tsc < all_tsc ? (uint64_t)((double)ns * ((double)load_tsc / (double)all_tsc)) : ns;
@@ -1104,7 +1123,7 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
             (void)inst_make(m, pc, eip & ~PAGE_MASK_);
             all = __rdtsc() - begun;
         }
-        count_load(m, machine_cpu_ns() - t, loaded, all);
+        count_load(m, cpu_ns_since(m, t), loaded, all);
     } else {
         COUNT(m, PAGE_OFF);
     }
@@ -1118,7 +1137,7 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
             page_code_free(pc);
             return NULL;
         }
-        COUNT_ADD(m, TRANSLATE_NS, machine_cpu_ns() - t);
+        COUNT_ADD(m, TRANSLATE_NS, cpu_ns_since(m, t));
         if (!cached)
             TRACE(m, PAGE_MISS, (uint64_t)pfn * PAGE_SIZE_, TRACE_WHY_OFF);
         else if (old)
@@ -1169,8 +1188,7 @@ static struct page_code *unit_get(struct machine *m, uint32_t pfn, uint32_t pfn2
     pc->unit = true;
     pc->unit_off = (uint16_t)off;
     pc->mode = mode;
-    if (scan_unit(bytes, SCAN_INSN_MAX_LEN, off, 32, m->scan) != SCAN_OK ||
-        xlat_translate(m->scan, mode, m->options, &pc->verso) != XLAT_OK) {
+    if (scan_unit(bytes, SCAN_INSN_MAX_LEN, off, 32, m->scan) != SCAN_OK || !translate(m, pc)) {
         page_code_free(pc);
         return NULL;
     }

@@ -154,8 +154,7 @@ struct page_code {
     uint8_t covered[SCAN_PAGE_SIZE / 8]; /* bit set: byte of an instruction */
     uint8_t entry[SCAN_PAGE_SIZE / 8];   /* entries it was made for */
     struct page_notes *notes;            /* NULL: none */
-    struct xlat_index index; /* of the entries; made when first wanted */
-    uint16_t *index_host;    /* its array, if it does not belong to the verso */
+    struct xlat_index index; /* of the entries; made with the verso if it can be */
     struct xlat_mark *marks; /* of the unwind records; made when an instruction faults */
     uint32_t mark_count;
     bool marked; /* they have been made, as far as any are wanted */
@@ -298,6 +297,7 @@ struct machine {
     uint64_t code_used, code_touched;
     uint32_t inst_touched, link_touched, reach_touched; /* items of the tables that have memory */
     uintptr_t heap_touched;
+    uint64_t clock_ns; /* what a look at the processor's clock takes */
     struct inst **code_owner; /* by granule: the instance, a mark for thunks, NULL between */
     struct {
         uint32_t next, end; /* numbers of the free thunks */

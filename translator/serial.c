@@ -169,18 +169,16 @@ static bool read_body(const uint8_t *p, uint32_t fields_len, struct xlat_verso *
 {
     const uint8_t *fields = p + v->code_len, *unwind = fields + fields_len;
     size_t relocs = v->reloc_count * sizeof *v->relocs, links = v->link_count * sizeof *v->links;
-    uint32_t entries = unwind_entry_bytes(unwind, v->unwind_len);
-    uint8_t *at = v->block = malloc(relocs + links + entries * sizeof(uint16_t) + v->unwind_len + 1);
+    uint8_t *at = v->block = malloc(relocs + links + v->unwind_len + 1);
 
     if (!at)
         return false;
     v->relocs = (struct xlat_reloc *)(void *)at;
     v->links = (struct xlat_link *)(void *)(at + relocs);
-    uint16_t *host = (uint16_t *)(void *)(at + relocs + links);
     v->code = (uint8_t *)(uintptr_t)p; /* nobody writes to it: the type is that of a verso being made */
-    v->unwind = at + relocs + links + entries * sizeof *host;
+    v->unwind = at + relocs + links;
     memcpy(v->unwind, unwind, v->unwind_len);
-    return read_fields(v, fields, unwind) && unwind_check(v->unwind, v->unwind_len, v->code_len, index, host);
+    return read_fields(v, fields, unwind) && unwind_check(v->unwind, v->unwind_len, v->code_len, index);
 }
 
 bool xlat_deserialize(const uint8_t *buf, size_t len, struct xlat_verso *out, struct xlat_index *index)
@@ -191,11 +189,11 @@ bool xlat_deserialize(const uint8_t *buf, size_t len, struct xlat_verso *out, st
 
     xlat_verso_init(out);
     index = index ? index : &own;
-    index->host = NULL;
+    index->made = false;
     if (!read_head(buf, len, &v, &fields_len))
         return false;
     if (!read_body(buf + HEAD_SIZE, fields_len, &v, index)) {
-        index->host = NULL;
+        index->made = false;
         xlat_verso_free(&v);
         return false;
     }

@@ -311,14 +311,39 @@ void xlat_entries(const uint8_t *unwind, uint32_t unwind_len, int32_t entries[SC
 /* -- The index
  * ------------------------------------------------------------------------------------------------------ */
 
-enum { MARK = 0x80 };
+/* Bits set. (The compiler's own is a call of a table look-up where POPCNT may not be assumed.) */
+static uint32_t count_bits(uint64_t v)
+{
+    v -= v >> 1 & UINT64_C(0x5555555555555555);
+    v = (v & UINT64_C(0x3333333333333333)) + (v >> 2 & UINT64_C(0x3333333333333333));
+    return (uint32_t)(((v + (v >> 4)) & UINT64_C(0x0F0F0F0F0F0F0F0F)) * UINT64_C(0x0101010101010101) >> 56);
+}
 
-/* marks[]: MARK where there is an entry. Returns how many there are. */
-static unsigned index_marks(struct xlat_index *x, const uint8_t marks[SCAN_PAGE_SIZE])
+int32_t xlat_index_find(const struct xlat_index *x, const uint8_t *unwind, uint32_t guest_off)
+{
+    uint64_t has = x->has[guest_off >> 6], bit = UINT64_C(1) << (guest_off & 63);
+    const uint8_t *p = unwind + x->from[guest_off >> 6].at;
+    uint32_t host = x->from[guest_off >> 6].host;
+    int32_t guest = 0;
+
+    if (!(has & bit))
+        return -1;
+    for (uint32_t n = count_bits(has & (bit - 1)) + 1; n; n--)
+        if (!read_entry(&p, unwind + x->end, UINT32_MAX, &host, &guest))
+            return -1;
+    return (int32_t)host;
+}
+
+enum { MARK = 0x80, WORDS = SCAN_PAGE_SIZE / 64 };
+
+/* Where the entries are (marks[]: MARK), and where each one was read: behind[w] is the state behind the last one in front of word w. Returns
+ * how many there are. */
+static unsigned index_fill(struct xlat_index *x, const uint8_t marks[SCAN_PAGE_SIZE], const uint32_t behind[WORDS + 1])
 {
     unsigned n = 0;
+    uint32_t last = behind[0];
 
-    for (unsigned w = 0; w < SCAN_PAGE_SIZE / 64; w++) {
+    for (unsigned w = 0; w < WORDS; w++) {
         uint64_t has = 0;
 
         for (unsigned i = 0; i < 4; i++) {
@@ -326,75 +351,60 @@ static unsigned index_marks(struct xlat_index *x, const uint8_t marks[SCAN_PAGE_
             has |= (uint64_t)(unsigned)_mm_movemask_epi8(m) << 16 * i;
         }
         x->has[w] = has;
-        x->before[w] = (uint16_t)n;
-        n += xlat_index_bits(has);
+        x->from[w].at = (uint16_t)last;
+        x->from[w].host = (uint16_t)(last >> 16);
+        n += count_bits(has);
+        if (has)
+            last = behind[w + 1];
     }
     return n;
-}
-
-bool xlat_index_make(const uint8_t *unwind, uint32_t unwind_len, uint32_t code_len, struct xlat_index *out, uint16_t *host)
-{
-    int32_t all[SCAN_PAGE_SIZE];
-    uint8_t marks[SCAN_PAGE_SIZE];
-    unsigned n = 0;
-
-    out->host = NULL;
-    if (code_len > XLAT_INDEX_CODE_MAX)
-        return false;
-    xlat_entries(unwind, unwind_len, all);
-    for (unsigned i = 0; i < SCAN_PAGE_SIZE; i++) {
-        marks[i] = all[i] < 0 ? 0 : MARK;
-        if (all[i] >= 0)
-            host[n++] = (uint16_t)all[i];
-    }
-    index_marks(out, marks);
-    out->host = host;
-    return true;
 }
 
 /* -- Checking
  * ------------------------------------------------------------------------------------------------------ */
 
-uint32_t unwind_entry_bytes(const uint8_t *unwind, uint32_t len)
-{
-    struct streams s;
-
-    return open_streams(unwind, len, &s) ? (uint32_t)(s.entry_end - s.entry) : 0;
-}
-
 /* *first: host offset of the first one. */
-static bool check_entries(const struct streams *s, uint32_t *first, struct xlat_index *index, uint16_t *at)
+static bool check_entries(const struct streams *s, uint32_t *first, struct xlat_index *index)
 {
     uint8_t marks[SCAN_PAGE_SIZE] = {0};
-    const uint8_t *p = s->entry;
-    uint32_t host = 0;
+    uint32_t behind[WORDS + 1] = {UNWIND_HEAD}, host = 0; /* see index_fill() */
+    const uint8_t *p = s->entry, *begin = p - UNWIND_HEAD;
     int32_t guest = 0;
     unsigned n = 0;
-    bool in_order = s->code_len <= XLAT_INDEX_CODE_MAX;
+    bool in_order = s->code_len <= UINT16_MAX && s->entry_end - begin <= UINT16_MAX;
 
+    *first = UINT32_MAX;
     while (p < s->entry_end) {
-        for (; p < s->entry_end && *p != UNWIND_LONG; p++) {
-            read_short(*p, &host, &guest);
+        int32_t last = n++ ? guest : -1;
+
+        if (!read_entry(&p, s->entry_end, s->code_len, &host, &guest))
+            return false;
+        in_order = in_order && guest > last;
+        *first = n == 1 ? host : *first;
+        const uint8_t *after = p;
+        for (;; read_short(*p++, &host, &guest)) { /* nearly all are in order by their form */
             if ((uint32_t)guest >= SCAN_PAGE_SIZE)
                 return false;
             marks[guest] = MARK;
-            at[n++] = (uint16_t)host;
+            behind[guest / 64 + 1] = (uint32_t)(p - begin) | host << 16;
+            if (p == s->entry_end || *p == UNWIND_LONG)
+                break;
         }
-        if (p < s->entry_end) {
-            int32_t last = n ? guest : -1;
-
-            if (!read_long(&p, s->entry_end, s->code_len, &host, &guest) || (uint32_t)guest >= SCAN_PAGE_SIZE)
-                return false;
-            in_order = in_order && guest > last;
-            marks[guest] = MARK;
-            at[n++] = (uint16_t)host;
-        }
+        n += (unsigned)(p - after);
     }
-    *first = n ? at[0] : UINT32_MAX;
-    if ((n && host >= s->code_len) || index_marks(index, marks) != n)
-        return false;
-    index->host = in_order ? at : NULL;
-    return true;
+    index->made = in_order;
+    index->end = (uint16_t)(s->entry_end - begin);
+    return (!n || host < s->code_len) && index_fill(index, marks, behind) == n;
+}
+
+void xlat_index_make(const uint8_t *unwind, uint32_t unwind_len, uint32_t code_len, struct xlat_index *out)
+{
+    struct streams s;
+    uint32_t first;
+
+    out->made = false;
+    if (open_streams(unwind, unwind_len, &s) && s.code_len == code_len && !check_entries(&s, &first, out))
+        out->made = false;
 }
 
 static bool check_others(const struct streams *s, uint32_t *first)
@@ -419,14 +429,16 @@ static bool check_others(const struct streams *s, uint32_t *first)
     return p == s->other_end;
 }
 
-bool unwind_check(const uint8_t *unwind, uint32_t len, uint32_t code_len, struct xlat_index *index, uint16_t *host)
+bool unwind_check(const uint8_t *unwind, uint32_t len, uint32_t code_len, struct xlat_index *index)
 {
     struct streams s;
     uint32_t entry, other;
 
-    index->host = NULL;
-    return open_streams(unwind, len, &s) && s.code_len == code_len && check_entries(&s, &entry, index, host) &&
-           check_others(&s, &other) && (entry == 0 || other == 0);
+    index->made = false;
+    bool right = open_streams(unwind, len, &s) && s.code_len == code_len && check_entries(&s, &entry, index) && check_others(&s, &other) &&
+                 (entry == 0 || other == 0);
+    index->made = index->made && right;
+    return right;
 }
 
 /* -- Writing

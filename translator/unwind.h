@@ -60,11 +60,8 @@ void unwind_reader_init(struct unwind_reader *r, const uint8_t *unwind, uint32_t
 bool unwind_read(struct unwind_reader *r, struct unwind_rec *out);
 
 /* Checks the whole of it against the length of the code: every record well-formed, a first entry or other at host offset 0, none outside the
- * code, no two entries for one guest offset. Fills index unless the code is too long for it or entries are not in order of guest offset (then
- * index->host is NULL); host: room for as many as there are bytes of entries. */
-bool unwind_check(const uint8_t *unwind, uint32_t len, uint32_t code_len, struct xlat_index *index, uint16_t *host);
-/* Bytes of entries: at least as many as there are entries. 0 if malformed. */
-uint32_t unwind_entry_bytes(const uint8_t *unwind, uint32_t len);
+ * code, no two entries for one guest offset. Makes the index in passing, as xlat_index_make() does. */
+bool unwind_check(const uint8_t *unwind, uint32_t len, uint32_t code_len, struct xlat_index *index);
 
 /* Appends records in order of host offset to out[], which has room for UNWIND_HEAD and UNWIND_WIDE_SIZE for each record that is no entry, until
  * unwind_finish(), and for UNWIND_ENTRY_MAX more for each entry there. */

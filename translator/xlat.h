@@ -143,37 +143,23 @@ int32_t xlat_entry(const uint8_t *unwind, uint32_t unwind_len, uint32_t guest_of
 /* Fills entries[0..4095] with the host offset for each guest offset, or -1. */
 void xlat_entries(const uint8_t *unwind, uint32_t unwind_len, int32_t entries[SCAN_PAGE_SIZE]);
 
-/* The entries for many look-ups: the n-th in order of guest offset is at host[n]. */
+/* The entries for many look-ups: which there are, and from where to read on for them. */
 struct xlat_index {
-    uint64_t has[SCAN_PAGE_SIZE / 64];    /* a bit for each guest offset */
-    uint16_t before[SCAN_PAGE_SIZE / 64]; /* entries in front of these 64 */
-    const uint16_t *host;                 /* NULL: there is no index */
+    bool made;                         /* false: there is none */
+    uint16_t end;                      /* of the entries in the records */
+    uint64_t has[SCAN_PAGE_SIZE / 64]; /* a bit for each guest offset */
+    struct {
+        uint16_t at, host; /* place in the unwind records and host offset behind the last entry in front of these 64 */
+    } from[SCAN_PAGE_SIZE / 64];
 };
-#define XLAT_INDEX_CODE_MAX UINT16_MAX /* longer code has none */
-/* Makes it from the records. host: room for SCAN_PAGE_SIZE, stays the caller's. False (and no index) if the code is too long. */
-bool xlat_index_make(const uint8_t *unwind, uint32_t unwind_len, uint32_t code_len, struct xlat_index *out, uint16_t *host);
-/* Bits set. (The compiler's own is a call of a table look-up where POPCNT may not be assumed.) */
-static inline uint32_t xlat_index_bits(uint64_t v)
-{
-    v -= v >> 1 & UINT64_C(0x5555555555555555);
-    v = (v & UINT64_C(0x3333333333333333)) + (v >> 2 & UINT64_C(0x3333333333333333));
-    return (uint32_t)(((v + (v >> 4)) & UINT64_C(0x0F0F0F0F0F0F0F0F)) * UINT64_C(0x0101010101010101) >> 56);
-}
-static inline uint32_t xlat_index_count(const struct xlat_index *x)
-{
-    unsigned last = SCAN_PAGE_SIZE / 64 - 1;
-    return x->before[last] + xlat_index_bits(x->has[last]);
-}
-/* As xlat_entry(). The index must be there. Async-signal-safe. */
-static inline int32_t xlat_index_find(const struct xlat_index *x, uint32_t guest_off)
-{
-    uint64_t has = x->has[guest_off >> 6], bit = UINT64_C(1) << (guest_off & 63);
-    return has & bit ? x->host[x->before[guest_off >> 6] + xlat_index_bits(has & (bit - 1))] : -1;
-}
+/* Makes it from the records; it is not made if a page's overlapping instructions are not in order, or its code or records are too long. */
+void xlat_index_make(const uint8_t *unwind, uint32_t unwind_len, uint32_t code_len, struct xlat_index *out);
+/* As xlat_entry(). The index must have been made from these records. Async-signal-safe. */
+int32_t xlat_index_find(const struct xlat_index *x, const uint8_t *unwind, uint32_t guest_off);
 
 /* One flat, checked byte form of a verso (little-endian, sizes first), and back. serialize: returns the size needed; writes only
  * if cap suffices. deserialize: validates every size, offset and order; false on anything wrong (out then empty). out->code stays in buf: it is
- * read once, when it is placed. index (may be NULL): made if it costs nothing (index->host is NULL otherwise); its array belongs to out. */
+ * read once, when it is placed. index (may be NULL): as by xlat_index_make(). */
 size_t xlat_serialize(const struct xlat_verso *v, uint8_t *buf, size_t cap);
 bool xlat_deserialize(const uint8_t *buf, size_t len, struct xlat_verso *out, struct xlat_index *index)
     __attribute__((warn_unused_result));

@@ -71,8 +71,8 @@ static const char *check_verso(const struct xlat_verso *v, const struct xlat_ind
         if (all[i] >= (int32_t)v->code_len ||
             (all[i] >= 0 && xlat_entry(v->unwind, v->unwind_len, i) != all[i]))
             return "an entry outside the code passed";
-    for (unsigned i = 0; index->host && i < SCAN_PAGE_SIZE; i++)
-        if (xlat_index_find(index, i) != all[i])
+    for (unsigned i = 0; index->made && i < SCAN_PAGE_SIZE; i++)
+        if (xlat_index_find(index, v->unwind, i) != all[i])
             return "an index that differs from the entries";
     (void)xlat_validate(v, why, sizeof(why));
     return NULL;
