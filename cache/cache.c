@@ -410,10 +410,8 @@ static enum cache_refusal unpack_row(sqlite3_stmt *s, struct cache_buf *buf, siz
 /* Steps a statement for one key: SQLITE_ROW, SQLITE_DONE or an error. What a shared snapshot does not have
  * may have been stored by another process since, so a miss is asked again in a fresh one: cheap beside the
  * translation that would follow. */
-static int look_up(struct cache *c, struct cache_conn *n, sqlite3_stmt *s, const struct cache_key *k)
+static int look_up(struct cache *c, struct cache_conn *n, sqlite3_stmt *s, const struct cache_key *k, bool fresh)
 {
-    bool fresh;
-    cache_snapshot_begin(c, n, &fresh);
     int rc = cache_bind_key(s, 1, k);
     rc = rc ? rc : sqlite3_step(s);
     if (rc == SQLITE_DONE && !fresh) {
@@ -425,15 +423,52 @@ static int look_up(struct cache *c, struct cache_conn *n, sqlite3_stmt *s, const
     return rc;
 }
 
+/* The row behind the one that was handed out last, if it has that key. That needs half the time of a search by key, most of which goes into
+ * SQLite's code being out of the processor's caches by then: 3 us of 6. */
+static sqlite3_stmt *next_row(struct cache_conn *n, const struct cache_key *k)
+{
+    uint8_t packed[CACHE_KEY_SIZE];
+    sqlite3_stmt *s = n->stmt[CACHE_SQL_NEXT];
+    if (!n->next.open)
+        return NULL;
+    if (!n->next.waiting && sqlite3_step(s) != SQLITE_ROW) {
+        cache_next_close(n);
+        return NULL;
+    }
+    cache_key_pack(k, packed);
+    n->next.waiting = sqlite3_column_bytes(s, 2) != CACHE_KEY_SIZE || memcmp(sqlite3_column_blob(s, 2), packed, CACHE_KEY_SIZE) != 0;
+    n->next.astray = n->next.astray && n->next.waiting;
+    return n->next.waiting ? NULL : s;
+}
+
+/* s stands on a row that was searched by its key. The next one is looked for behind it if the last one was not where it was looked for either:
+ * not after each exception. */
+static void follow(struct cache_conn *n, sqlite3_stmt *s)
+{
+    if (n->next.open && !n->next.astray) {
+        n->next.astray = true;
+        return;
+    }
+    cache_next_close(n);
+    sqlite3_stmt *next = n->snapshot_ns ? cache_stmt(n, CACHE_SQL_NEXT) : NULL;
+    n->next.open = next && sqlite3_bind_int64(next, 1, sqlite3_column_int64(s, 2)) == SQLITE_OK;
+    n->next.astray = false;
+}
+
 /* The row's bytes into buf; SQLite is left before they are checked. */
 static enum cache_code fetch(struct cache *c, const struct cache_key *k, struct cache_buf *buf, size_t *size,
                              enum cache_refusal *why)
 {
     struct cache_conn *n = cache_conn_take(c);
-    sqlite3_stmt *s = cache_stmt(n, CACHE_SQL_GET);
-    bool no_memory = false;
-    int rc = s ? look_up(c, n, s, k) : SQLITE_ERROR;
-    *why = rc == SQLITE_ROW ? unpack_row(s, buf, size, &no_memory) : CACHE_REFUSAL_IO;
+    bool fresh, no_memory = false;
+    cache_snapshot_begin(c, n, &fresh);
+    sqlite3_stmt *next = next_row(n, k), *s = next ? NULL : cache_stmt(n, CACHE_SQL_GET);
+    int rc = next ? SQLITE_ROW : s ? look_up(c, n, s, k, fresh) : SQLITE_ERROR;
+    if (next)
+        atomic_fetch_add_explicit(&c->get_next, 1, memory_order_relaxed);
+    *why = rc == SQLITE_ROW ? unpack_row(next ? next : s, buf, size, &no_memory) : CACHE_REFUSAL_IO;
+    if (s && rc == SQLITE_ROW)
+        follow(n, s);
     if (s)
         sqlite3_reset(s);
     cache_conn_give(n);
@@ -482,7 +517,9 @@ bool cache_has(struct cache *c, const struct cache_key *k)
 {
     struct cache_conn *n = cache_conn_take(c);
     sqlite3_stmt *s = cache_stmt(n, CACHE_SQL_HAS);
-    bool found = s && look_up(c, n, s, k) == SQLITE_ROW;
+    bool fresh;
+    cache_snapshot_begin(c, n, &fresh);
+    bool found = s && look_up(c, n, s, k, fresh) == SQLITE_ROW;
     if (s)
         sqlite3_reset(s);
     cache_conn_give(n);

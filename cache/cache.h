@@ -123,6 +123,7 @@ enum cache_code cache_remove_image(struct cache *c, int64_t image, struct cache_
 struct cache_stats {
     uint64_t file_bytes, records, blob_bytes, raw_bytes, images, hits_total;
     uint64_t gets, get_hits, get_misses, refused[CACHE_REFUSAL_COUNT]; /* of this handle */
+    uint64_t get_next; /* look-ups that found their record behind the last one's, without a search */
     uint64_t queued, stored, dropped;                                  /* write-behind of this handle */
     uint64_t get_ns;
 };

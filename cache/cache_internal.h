@@ -92,6 +92,12 @@ struct cache_conn {
     pthread_mutex_t lock;
     sqlite3_stmt *stmt[CACHE_SQL_COUNT]; /* prepared at first use */
     uint64_t snapshot_ns;                /* since when look-ups share a read transaction; 0: they do not */
+    /* CACHE_SQL_NEXT, in that transaction. A run asks for records much in the order in which an earlier one stored them. */
+    struct {
+        bool open;    /* it goes on behind a record that was handed out */
+        bool waiting; /* it stands on a row that was not */
+        bool astray;  /* that row was not what was asked for last */
+    } next;
     struct cache_mapping *mapping;       /* NULL: SQLite maps the file as it likes, or not at all */
 };
 struct cache_queue;
@@ -107,7 +113,7 @@ struct cache {
     atomic_bool snapshot;       /* reader.snapshot_ns is not 0: to be ended by the thread */
     atomic_bool snapshot_old;   /* this handle has committed something since */
     struct cache_queue *queue;  /* NULL if read-only */
-    atomic_uint_fast64_t gets, get_hits, get_misses, get_ns, refused[CACHE_REFUSAL_COUNT];
+    atomic_uint_fast64_t gets, get_hits, get_next, get_misses, get_ns, refused[CACHE_REFUSAL_COUNT];
 };
 
 enum cache_code cache_fail(struct cache_error *err, enum cache_code code, const char *fmt, ...)
@@ -132,6 +138,8 @@ void cache_conn_give(struct cache_conn *n);
  * the connection's lock. */
 void cache_snapshot_begin(struct cache *c, struct cache_conn *n, bool *fresh);
 void cache_snapshot_end(struct cache *c, struct cache_conn *n);
+/* Leaves the row that CACHE_SQL_NEXT stands on. */
+void cache_next_close(struct cache_conn *n);
 /* Ends the reader's if it is too old and nobody is using it. An open one would keep the log from being
  * reused. */
 void cache_snapshot_expire(struct cache *c);

@@ -425,6 +425,7 @@ enum cache_code cache_stats(struct cache *c, struct cache_stats *out, struct cac
                                 .gets = c->gets,
                                 .get_hits = c->get_hits,
                                 .get_misses = c->get_misses,
+                                .get_next = c->get_next,
                                 .get_ns = c->get_ns};
     for (unsigned i = 0; i < CACHE_REFUSAL_COUNT; i++)
         out->refused[i] = c->refused[i];

@@ -228,10 +228,18 @@ void cache_snapshot_begin(struct cache *c, struct cache_conn *n, bool *fresh)
     }
 }
 
+void cache_next_close(struct cache_conn *n)
+{
+    if (n->next.open)
+        sqlite3_reset(n->stmt[CACHE_SQL_NEXT]);
+    n->next.open = n->next.waiting = false;
+}
+
 void cache_snapshot_end(struct cache *c, struct cache_conn *n)
 {
     if (n != &c->reader || !n->snapshot_ns)
         return;
+    cache_next_close(n);
     cache_exec(n, CACHE_SQL_COMMIT);
     n->snapshot_ns = 0;
     atomic_store(&c->snapshot, false);

@@ -328,6 +328,41 @@ START_TEST(put_later_into_full_queue_drops_and_counts)
 }
 END_TEST
 
+/* In the order in which they were stored, with exceptions, jumps, misses and repetitions; while another handle changes what is stored. */
+START_TEST(get_in_any_order_finds_what_is_stored)
+{
+    enum { RECORDS = 60, LOOKS = 3000 };
+    struct cache *a = cs_open(CACHE_CREATE), *b = cs_open(0);
+    struct cache_stats st;
+    struct cs_record s;
+    int variant[RECORDS]; /* -1: not stored */
+    uint32_t random = 1, at = 0;
+    for (uint32_t n = 0; n < RECORDS; n++)
+        cs_put(a, n, (uint32_t)(variant[n] = 0));
+    for (unsigned i = 0; i < LOOKS; i++) {
+        random = random * 1664525 + 1013904223;
+        uint32_t n = random >> 28 ? at : random >> 8 & 31;
+        at = (random >> 24) % 37 ? (n + 1) % RECORDS : random % RECORDS;
+        if (i % 100 == 99) { /* seen at once by the handle that does it */
+            variant[n] = variant[n] < 0 ? 1 : i % 200 == 199 ? -1 : variant[n] ^ 1;
+            cs_make(&s, n, 0);
+            if (variant[n] < 0)
+                ck_assert_int_eq(cache_remove(a, &s.key, NULL), CACHE_OK);
+            else
+                cs_put(a, n, (uint32_t)variant[n]);
+        }
+        ck_assert_int_eq(cs_get(a, n, variant[n], NULL), variant[n] < 0 ? CACHE_MISS : CACHE_OK);
+        enum cache_code other = cs_get(b, n, -1, NULL); /* may not have seen the last change */
+        ck_assert(other == CACHE_OK || other == CACHE_MISS);
+    }
+    ck_assert_int_eq(cache_stats(a, &st, NULL), CACHE_OK);
+    ck_assert_uint_gt(st.get_next, LOOKS / 2);
+    ck_assert_uint_lt(st.get_next, LOOKS - 200);
+    cs_close(b);
+    cs_close(a);
+}
+END_TEST
+
 START_TEST(snapshot_of_idle_handle_lets_log_shrink)
 {
     struct cache *a = cs_open(CACHE_CREATE);
@@ -360,6 +395,7 @@ int main(void)
     tcase_add_test(t, put_later_is_stored_by_close);
     tcase_add_test(t, put_later_while_running_is_stored_soon);
     tcase_add_test(t, put_later_into_full_queue_drops_and_counts);
+    tcase_add_test(t, get_in_any_order_finds_what_is_stored);
     tcase_add_test(t, snapshot_of_idle_handle_lets_log_shrink);
     suite_add_tcase(s, t);
     return cs_main(s);
