@@ -11,9 +11,10 @@
 #include <time.h>
 
 struct item {
-    struct item *next;
+    struct item *next, **at; /* at: what points to it */
     struct cache_key key;
     size_t size;
+    uint32_t plain;
     uint8_t raw[]; /* not sealed yet */
 };
 
@@ -28,10 +29,11 @@ struct cache_queue {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     struct item *head, **tail;
+    struct item *recent[CACHE_RECENT_SLOTS]; /* by key: of those that wait */
     size_t count, bytes; /* waiting, the batch being stored included: I10, I11 */
     unsigned touched;    /* slots of touch[] in use */
     bool stop, watch;    /* watch: a shared read transaction is open */
-    uint64_t queued, stored, dropped;
+    uint64_t queued, stored, replaced, dropped;
     struct cache_error error; /* the first one */
     struct touch touch[CACHE_TOUCH_SLOTS];
     struct touch flush[CACHE_TOUCH_SLOTS]; /* the thread's own copy */
@@ -88,6 +90,31 @@ static bool take_room(struct cache_queue *q, size_t size)
     return room;
 }
 
+static struct item **slot_of(struct cache_queue *q, const struct cache_key *k)
+{
+    return &q->recent[(k->hash_lo ^ k->mode) % CACHE_RECENT_SLOTS];
+}
+
+/* Under the lock. A page that is made again soon, because control reached what was not known of it, is stored once. */
+static void append(struct cache_queue *q, struct item *it)
+{
+    struct item **slot = slot_of(q, &it->key), *old = *slot;
+    bool replaces = old && same_key(&old->key, &it->key);
+    it->at = replaces ? old->at : q->tail;
+    it->next = replaces ? old->next : NULL;
+    *it->at = *slot = it;
+    if (it->next)
+        it->next->at = &it->next;
+    else
+        q->tail = &it->next;
+    if (!replaces)
+        return;
+    q->count--;
+    q->bytes -= old->size;
+    q->replaced++;
+    free(old);
+}
+
 void cache_put_later(struct cache *c, const struct cache_key *k, const struct cache_record *r)
 {
     struct cache_queue *q = c->queue;
@@ -96,15 +123,14 @@ void cache_put_later(struct cache *c, const struct cache_key *k, const struct ca
         return;
     struct item *it = malloc(sizeof *it + size);
     if (it) {
-        it->next = NULL;
         it->key = *k;
         it->size = size;
+        it->plain = r->plain;
         cache_raw_fill(it->raw, k, r);
     }
     pthread_mutex_lock(&q->lock);
     if (it) {
-        *q->tail = it;
-        q->tail = &it->next;
+        append(q, it);
         pthread_cond_signal(&q->wake);
     } else {
         q->count--;
@@ -137,9 +163,15 @@ static struct item *take_batch(struct cache_queue *q)
     for (unsigned n = 1; n < CACHE_BATCH_RECORDS && last->next; n++)
         last = last->next;
     q->head = last->next;
-    if (!q->head)
+    if (q->head)
+        q->head->at = &q->head;
+    else
         q->tail = &q->head;
     last->next = NULL;
+    for (const struct item *it = first; it; it = it->next) {
+        struct item **slot = slot_of(q, &it->key);
+        *slot = *slot == it ? NULL : *slot;
+    }
     return first;
 }
 
@@ -183,7 +215,7 @@ static enum cache_code store_batch(struct cache *c, const struct item *batch, co
         pthread_cond_wait(&c->txn_done, &c->writer.lock);
     enum cache_code code = cache_write_begin(c, &own, err);
     for (const struct item *it = batch; it && code == CACHE_OK; it = it->next)
-        code = cache_store(c, &it->key, it->raw, it->size, &added, err);
+        code = cache_store(c, &it->key, it->raw, it->size, it->plain, &added, err);
     if (code == CACHE_OK) {
         int rc = store_hits(c, hits, n);
         if (rc != SQLITE_OK)
@@ -325,6 +357,7 @@ void cache_queue_stats(struct cache *c, struct cache_stats *out)
     pthread_mutex_lock(&q->lock);
     out->queued = q->queued;
     out->stored = q->stored;
+    out->replaced = q->replaced;
     out->dropped = q->dropped;
     pthread_mutex_unlock(&q->lock);
 }

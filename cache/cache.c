@@ -337,7 +337,7 @@ static int write_row(struct cache *c, bool present, const struct cache_key *k, c
     return rc;
 }
 
-enum cache_code cache_store(struct cache *c, const struct cache_key *k, const uint8_t *raw, size_t size,
+enum cache_code cache_store(struct cache *c, const struct cache_key *k, const uint8_t *raw, size_t size, uint32_t plain,
                             bool *added, struct cache_error *err)
 {
     struct cache_record r;
@@ -352,7 +352,7 @@ enum cache_code cache_store(struct cache *c, const struct cache_key *k, const ui
     if (rc == SQLITE_OK && !cache_buf_reserve(&c->blob, cache_pack_bound(size)))
         rc = SQLITE_NOMEM;
     if (rc == SQLITE_OK) {
-        size_t len = cache_pack(raw, size, c->blob.data);
+        size_t len = cache_pack(raw, size, plain, c->blob.data);
         rc = len ? write_row(c, present, k, &r, size, (int)len) : SQLITE_ERROR;
     }
     if (rc != SQLITE_OK)
@@ -378,7 +378,7 @@ enum cache_code cache_put(struct cache *c, const struct cache_key *k, const stru
     if (code == CACHE_OK) {
         cache_raw_fill(c->raw.data, k, r);
         cache_raw_seal(c->raw.data, size);
-        code = cache_store(c, k, c->raw.data, size, added, err);
+        code = cache_store(c, k, c->raw.data, size, r->plain, added, err);
     }
     code = cache_write_end(c, own, code, err);
     *added = *added && code == CACHE_OK;

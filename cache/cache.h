@@ -56,6 +56,7 @@ struct cache_record {
     const uint8_t *verso; /* opaque to the cache */
     uint32_t verso_len;
     uint32_t insn_count, sensitive_count; /* for listings */
+    uint32_t plain; /* storing only: so many bytes at the verso's end are not compressed, as it hardly makes them less and unpacking dearer */
 };
 struct cache_buf {
     uint8_t *data;
@@ -124,7 +125,7 @@ struct cache_stats {
     uint64_t file_bytes, records, blob_bytes, raw_bytes, images, hits_total;
     uint64_t gets, get_hits, get_misses, refused[CACHE_REFUSAL_COUNT]; /* of this handle */
     uint64_t get_next; /* look-ups that found their record behind the last one's, without a search */
-    uint64_t queued, stored, dropped;                                  /* write-behind of this handle */
+    uint64_t queued, stored, replaced, dropped; /* write-behind of this handle; replaced: by a newer one that was queued before it was stored */
     uint64_t get_ns;
 };
 enum cache_code cache_stats(struct cache *c, struct cache_stats *out, struct cache_error *err);

@@ -38,6 +38,7 @@ enum {
     CACHE_BATCH_RECORDS = 256,    /* of one write-behind transaction: keeps another process's wait short */
     CACHE_BATCH_DELAY_MS = 50,    /* how long a first record waits for company */
     CACHE_SNAPSHOT_MS = 100,      /* how long look-ups may share one read transaction (I8) */
+    CACHE_RECENT_SLOTS = 4096,    /* of records that wait, to find one that is replaced */
     CACHE_TOUCH_SLOTS = 8192,     /* keys with hits not yet written; power of two */
 };
 
@@ -57,9 +58,9 @@ void cache_raw_seal(uint8_t *raw, size_t size);
 /* Tests 3 to 7 of FORMAT.md section 3; recto may be NULL. */
 enum cache_refusal cache_raw_check(const uint8_t *raw, size_t size, const struct cache_key *k,
                                    const uint8_t *recto, struct cache_record *out);
-/* The blob of a raw record: its length, 0 on failure; blob has room for cache_pack_bound(size). */
+/* The blob of a raw record: its length, 0 on failure; blob has room for cache_pack_bound(size). plain: of struct cache_record. */
 size_t cache_pack_bound(size_t size);
-size_t cache_pack(const uint8_t *raw, size_t size, uint8_t *blob);
+size_t cache_pack(const uint8_t *raw, size_t size, uint32_t plain, uint8_t *blob);
 /* Test 2: decompresses to exactly size bytes. */
 bool cache_unpack(const uint8_t *blob, size_t blob_len, uint8_t *raw, size_t size);
 bool cache_buf_reserve(struct cache_buf *b, size_t size);
@@ -161,7 +162,7 @@ enum cache_code cache_write_begin(struct cache *c, bool *own, struct cache_error
 enum cache_code cache_write_end(struct cache *c, bool own, enum cache_code code, struct cache_error *err)
     __attribute__((warn_unused_result));
 /* Stores a sealed raw record inside a transaction. */
-enum cache_code cache_store(struct cache *c, const struct cache_key *k, const uint8_t *raw, size_t size,
+enum cache_code cache_store(struct cache *c, const struct cache_key *k, const uint8_t *raw, size_t size, uint32_t plain,
                             bool *added, struct cache_error *err) __attribute__((warn_unused_result));
 
 /* ---- behind.c ---- */

@@ -906,7 +906,7 @@ static void note_attr(struct page_code *pc, const uint8_t planes[SCAN_PAGE_SIZE]
     const uint8_t *straddle = scan_attr_plane(planes, SCAN_ATTR_STRADDLE) + SCAN_PLANE_SIZE - 2;
     pc->straddle = (uint16_t)(straddle[0] | straddle[1] << 8);
     for (unsigned i = 0; i < SCAN_PLANE_SIZE; i++) {
-        pc->covered[i] = pc->start[i] | inside[i];
+        pc->covered[i] = pc->start[i] | (uint8_t)(inside[i] ^ pc->start[i]);
         pc->entry[i] |= entry[i];
     }
     /* A straddling instruction begins in the last bytes and covers all that follow. */
@@ -1015,7 +1015,8 @@ static void store_page(struct machine *m, const struct page_code *pc, const uint
                                buf,
                                (uint32_t)need,
                                m->scan->count,
-                               sensitive};
+                               sensitive,
+                               xlat_serialized_tables(&pc->verso)};
     cache_put_later(m->cfg->cache, &key, &rec);
 }
 

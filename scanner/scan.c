@@ -279,6 +279,9 @@ enum scan_decode_status scan_unit(const uint8_t *bytes, size_t avail, unsigned o
     return SCAN_OK;
 }
 
+enum { INSIDE_PLANE = 0, START_PLANE = 1 };
+_Static_assert(SCAN_ATTR_INSIDE == 1 << INSIDE_PLANE && SCAN_ATTR_START == 1 << START_PLANE, "as in scan.h");
+
 void scan_attr_split(const uint8_t attr[SCAN_PAGE_SIZE], uint8_t planes[SCAN_PAGE_SIZE])
 {
     for (unsigned i = 0; i < SCAN_PAGE_SIZE; i += 16) {
@@ -290,6 +293,8 @@ void scan_attr_split(const uint8_t attr[SCAN_PAGE_SIZE], uint8_t planes[SCAN_PAG
             planes[SCAN_PLANE_SIZE * b + i / 8 + 1] = (uint8_t)(bits >> 8);
         }
     }
+    for (unsigned i = 0; i < SCAN_PLANE_SIZE; i++)
+        planes[SCAN_PLANE_SIZE * INSIDE_PLANE + i] ^= planes[SCAN_PLANE_SIZE * START_PLANE + i];
 }
 
 void scan_attr_join(const uint8_t planes[SCAN_PAGE_SIZE], uint8_t attr[SCAN_PAGE_SIZE])
@@ -298,5 +303,6 @@ void scan_attr_join(const uint8_t planes[SCAN_PAGE_SIZE], uint8_t attr[SCAN_PAGE
         attr[n] = 0;
         for (unsigned b = 0; b < 8; b++)
             attr[n] |= (uint8_t)((planes[SCAN_PLANE_SIZE * b + n / 8] >> n % 8 & 1) << b);
+        attr[n] ^= attr[n] & SCAN_ATTR_START ? SCAN_ATTR_INSIDE : 0;
     }
 }

@@ -135,11 +135,12 @@ void scan_page(const uint8_t recto[SCAN_PAGE_SIZE], unsigned bits, const uint16_
 enum scan_decode_status scan_unit(const uint8_t *bytes, size_t avail, unsigned off, unsigned bits, struct scan_page *out);
 
 /* The attribute map as bit planes, as records hold it: attribute bit b of offset n is bit n % 8 of planes[SCAN_PLANE_SIZE * b + n / 8]. Of the
- * same size, but most planes are nearly empty: a record unpacks faster and no page loaded has to be gone through byte by byte. */
+ * same size, but most planes are nearly empty: a record unpacks faster and no page loaded has to be gone through byte by byte. In place of INSIDE
+ * stands INSIDE XOR START, which is nearly all ones where there is code. */
 #define SCAN_PLANE_SIZE (SCAN_PAGE_SIZE / 8)
 void scan_attr_split(const uint8_t attr[SCAN_PAGE_SIZE], uint8_t planes[SCAN_PAGE_SIZE]);
 void scan_attr_join(const uint8_t planes[SCAN_PAGE_SIZE], uint8_t attr[SCAN_PAGE_SIZE]);
-/* The plane of one attribute (one bit of SCAN_ATTR_*). */
+/* The plane of one attribute (one bit of SCAN_ATTR_*); SCAN_ATTR_INSIDE: see above. */
 static inline const uint8_t *scan_attr_plane(const uint8_t planes[SCAN_PAGE_SIZE], unsigned attr)
 {
     return planes + SCAN_PLANE_SIZE * (unsigned)__builtin_ctz(attr);
@@ -157,6 +158,6 @@ unsigned scan_disassemble(const uint8_t *p, size_t avail, unsigned bits, uint32_
 unsigned scan_zydis_length(const uint8_t *p, size_t avail, unsigned bits);
 
 /* Changes whenever scan_page() may give another result for the same input. Part of the translator's fingerprint. */
-#define SCAN_VERSION 4u
+#define SCAN_VERSION 5u
 
 #endif

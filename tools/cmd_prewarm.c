@@ -44,7 +44,7 @@ static const struct opt options[] = {
 struct job {
     struct gather_page *page;
     uint8_t *verso;
-    uint32_t verso_len, code_len, insns, sensitive;
+    uint32_t verso_len, tables_len, code_len, insns, sensitive;
     uint8_t attr[SCAN_PAGE_SIZE];
 };
 
@@ -143,6 +143,7 @@ static struct job *make_job(struct worker *k, struct gather_page *p)
     }
     j->page = p;
     j->verso_len = (uint32_t)xlat_serialize(&k->verso, j->verso, need);
+    j->tables_len = xlat_serialized_tables(&k->verso);
     j->code_len = k->verso.code_len;
     j->insns = p->insns = k->scan->count;
     j->sensitive = 0;
@@ -318,7 +319,8 @@ static enum cache_code store_batch(struct cache *c, struct job **jobs, unsigned 
                                  .verso = j->verso,
                                  .verso_len = j->verso_len,
                                  .insn_count = j->insns,
-                                 .sensitive_count = j->sensitive};
+                                 .sensitive_count = j->sensitive,
+                                 .plain = j->tables_len};
         bool added = false;
         code = cache_put(c, &j->page->key, &r, &added, err);
         j->page->fate = added ? PAGE_ADDED : PAGE_PRESENT;

@@ -258,8 +258,8 @@ static void stats_text(FILE *to, const struct run_result *r, const struct cache_
             fprintf(to, "  refused         %8" PRIu64 "  %s\n", cs->refused[i],
                     cache_refusal_text((enum cache_refusal)i));
     if (cs)
-        fprintf(to, "written behind    %" PRIu64 " queued, %" PRIu64 " stored, %" PRIu64 " dropped\n",
-                cs->queued, cs->stored, cs->dropped);
+        fprintf(to, "written behind    %" PRIu64 " queued, %" PRIu64 " stored, %" PRIu64 " replaced before they were, %" PRIu64 " dropped\n",
+                cs->queued, cs->stored, cs->replaced, cs->dropped);
     if (r->counter[RUN_COUNTER_LOCKSTEP_STRETCHES])
         lockstep_text(to, r);
     fprintf(to, "counters\n");
@@ -291,6 +291,7 @@ static void stats_json(FILE *to, const struct run_result *r, const struct cache_
         json_u64(&j, "get_ns", cs->get_ns);
         json_u64(&j, "queued", cs->queued);
         json_u64(&j, "stored", cs->stored);
+        json_u64(&j, "replaced", cs->replaced);
         json_u64(&j, "dropped", cs->dropped);
         json_object(&j, "refused");
         for (unsigned i = 1; i < CACHE_REFUSAL_COUNT; i++)

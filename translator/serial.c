@@ -99,6 +99,11 @@ size_t xlat_serialize(const struct xlat_verso *v, uint8_t *buf, size_t cap)
     return size;
 }
 
+uint32_t xlat_serialized_tables(const struct xlat_verso *v)
+{
+    return (uint32_t)put_fields(v, NULL) + v->unwind_len;
+}
+
 /* -- Reading
  * ------------------------------------------------------------------------------------------------------ */
 

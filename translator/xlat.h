@@ -161,6 +161,8 @@ int32_t xlat_index_find(const struct xlat_index *x, const uint8_t *unwind, uint3
  * if cap suffices. deserialize: validates every size, offset and order; false on anything wrong (out then empty). out->code stays in buf: it is
  * read once, when it is placed. index (may be NULL): as by xlat_index_make(). */
 size_t xlat_serialize(const struct xlat_verso *v, uint8_t *buf, size_t cap);
+/* So many bytes at the end of that form hardly compress. */
+uint32_t xlat_serialized_tables(const struct xlat_verso *v);
 bool xlat_deserialize(const uint8_t *buf, size_t len, struct xlat_verso *out, struct xlat_index *index)
     __attribute__((warn_unused_result));
 

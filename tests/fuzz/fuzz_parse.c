@@ -273,7 +273,7 @@ static struct buf good_record(struct rng *r)
 {
     uint8_t recto[SCAN_PAGE_SIZE], attr[SCAN_PAGE_SIZE] = {0};
     struct buf v = good_verso(r, recto), b = {0};
-    struct cache_record rec = {recto, attr, v.p, (uint32_t)v.n, 100, 3};
+    struct cache_record rec = {recto, attr, v.p, (uint32_t)v.n, 100, 3, 0};
     cache_hash_page(recto, &record_key.hash_lo, &record_key.hash_hi);
     b.n = cache_raw_size(&rec);
     b.p = malloc(b.n);

@@ -83,7 +83,8 @@ void cs_make(struct cs_record *s, uint32_t n, uint32_t variant)
                                  .verso = s->verso,
                                  .verso_len = 5000 + (n * 37 + variant * 501) % 8000,
                                  .insn_count = n + variant,
-                                 .sensitive_count = n % 10};
+                                 .sensitive_count = n % 10,
+                                 .plain = n * 11 % 3000};
 }
 
 struct cache *cs_open(unsigned flags)

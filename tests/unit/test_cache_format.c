@@ -172,9 +172,12 @@ START_TEST(record_bytes_are_as_documented)
         LZ4_decompress_safe(sqlite3_column_blob(q, 2), (char *)raw, sqlite3_column_bytes(q, 2), (int)size),
         (int)size);
     const uint8_t *blob = sqlite3_column_blob(q, 2);
-    const uint8_t *plain = memmem(blob, (size_t)sqlite3_column_bytes(q, 2), raw, 64 + 4096);
+    size_t blob_len = (size_t)sqlite3_column_bytes(q, 2);
+    const uint8_t *plain = memmem(blob, blob_len, raw, 64 + 4096);
     ck_assert_ptr_nonnull(plain); /* as literals of the first sequence: it is what unpacking is quick by */
     ck_assert_uint_lt((size_t)(plain - blob), 64);
+    ck_assert_uint_gt(s.r.plain, 0);
+    ck_assert_int_eq(memcmp(blob + blob_len - s.r.plain - 16, raw + size - s.r.plain - 16, s.r.plain + 16), 0); /* and of the last */
     ck_assert_int_eq(memcmp(raw, "VRSR", 4), 0);
     ck_assert_uint_eq(le(raw + 4, 4), 1);
     ck_assert_int_eq(memcmp(raw + 8, key, 32), 0);
@@ -195,6 +198,25 @@ START_TEST(record_bytes_are_as_documented)
     ck_assert_int_eq(cs_sql_int("PRAGMA application_id"), 0x56525343);
     ck_assert_int_eq(cs_sql_int("PRAGMA user_version"), 1);
     ck_assert_int_eq(cs_sql_int("SELECT value FROM meta WHERE name = 'format'"), 1);
+}
+END_TEST
+
+START_TEST(record_with_any_part_left_plain_is_read_back)
+{
+    struct cache *c = cs_open(CACHE_CREATE);
+    struct cs_record s;
+    struct cache_error err;
+    bool added;
+    cs_make(&s, 5, 0);
+    uint32_t sizes[] = {0, 1, 14, 15, 254, 255, 256, 270, 271, 1000, s.r.verso_len - 1, s.r.verso_len, s.r.verso_len + 9000, UINT32_MAX};
+    for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        cs_make(&s, 5 + i, i % 4);
+        s.r.plain = sizes[i];
+        ck_assert_int_eq(cache_put(c, &s.key, &s.r, &added, &err), CACHE_OK);
+        ck_assert(added);
+        ck_assert_int_eq(cs_get(c, 5 + i, (int)i % 4, NULL), CACHE_OK);
+    }
+    cs_close(c);
 }
 END_TEST
 
@@ -307,6 +329,42 @@ START_TEST(put_later_while_running_is_stored_soon)
 }
 END_TEST
 
+/* Each of 40 keys up to three times, so that what is replaced stands first, last and between. */
+START_TEST(put_later_of_what_waits_replaces_it)
+{
+    struct cache *c = cs_open(CACHE_CREATE);
+    struct cs_record s;
+    struct cache_stats st;
+    struct cache_error err;
+    uint32_t last[40], times = 0;
+    ck_assert_int_eq(cache_begin(c, &err), CACHE_OK); /* write-behind waits */
+    usleep(100000);
+    cs_make(&s, 1000, 0);
+    cache_put_later(c, &s.key, &s.r); /* what the thread may have taken already */
+    usleep(200000);
+    for (uint32_t n = 0; n < 40; n++)
+        for (uint32_t i = 0; i <= n % 3; i++, times++) {
+            cs_make(&s, n, last[n] = (n + i) % 4);
+            cache_put_later(c, &s.key, &s.r);
+        }
+    for (uint32_t n = 0; n < 40; n += 3, times++) {
+        cs_make(&s, n, last[n] = (n + 3) % 4);
+        cache_put_later(c, &s.key, &s.r);
+    }
+    ck_assert_int_eq(cache_stats(c, &st, NULL), CACHE_OK);
+    ck_assert_uint_eq(st.queued, times + 1);
+    ck_assert_uint_eq(st.replaced, times - 40);
+    ck_assert_uint_eq(st.dropped, 0);
+    ck_assert_int_eq(cache_commit(c, &err), CACHE_OK);
+    cs_close(c);
+    c = cs_open(0);
+    ck_assert_int_eq(cs_sql_int("SELECT count(*) FROM record"), 41);
+    for (uint32_t n = 0; n < 40; n++)
+        ck_assert_int_eq(cs_get(c, n, (int)last[n], NULL), CACHE_OK);
+    cs_close(c);
+}
+END_TEST
+
 START_TEST(put_later_into_full_queue_drops_and_counts)
 {
     struct cache *c = cs_open(CACHE_CREATE);
@@ -388,12 +446,14 @@ int main(void)
     tcase_add_test(t, put_of_other_bytes_replaces);
     tcase_add_test(t, put_of_shortest_and_longest_verso_works);
     tcase_add_test(t, record_bytes_are_as_documented);
+    tcase_add_test(t, record_with_any_part_left_plain_is_read_back);
     tcase_add_test(t, hash_of_page_is_stable);
     tcase_add_test(t, refusals_have_names_and_texts);
     tcase_add_test(t, transaction_seen_by_own_handle_before_commit_by_others_after);
     tcase_add_test(t, failed_step_fails_whole_transaction_next_begin_starts_anew);
     tcase_add_test(t, put_later_is_stored_by_close);
     tcase_add_test(t, put_later_while_running_is_stored_soon);
+    tcase_add_test(t, put_later_of_what_waits_replaces_it);
     tcase_add_test(t, put_later_into_full_queue_drops_and_counts);
     tcase_add_test(t, get_in_any_order_finds_what_is_stored);
     tcase_add_test(t, snapshot_of_idle_handle_lets_log_shrink);
