@@ -38,7 +38,6 @@
 #define THUNK_HASH       65536u
 #define LINK_MAX         (1u << 21)
 #define CODE_AHEAD       (256ull << 10)
-#define CODE_FILL        (64u << 10)
 #define TABLE_AHEAD      (256u << 10)
 #define HEAP_AHEAD       (1u << 20)
 #define USER_LINKS_TRIED 256u
@@ -124,18 +123,6 @@ static void arrays(struct machine *m, struct array out[ARRAYS])
     memcpy(out, all, sizeof(all));
 }
 
-/* The least of some: without interrupts. */
-static uint64_t clock_cost(void)
-{
-    uint64_t least = UINT64_MAX, last = machine_cpu_ns();
-    for (unsigned i = 0; i < 64; i++) {
-        uint64_t now = machine_cpu_ns();
-        least = now - last < least ? now - last : least;
-        last = now;
-    }
-    return least;
-}
-
 bool code_init(struct machine *m, char *err, size_t err_size)
 {
     m->code_fd = memfd_create("verso-code", MFD_CLOEXEC);
@@ -156,12 +143,11 @@ bool code_init(struct machine *m, char *err, size_t err_size)
     mallopt(M_TOP_PAD, HEAP_AHEAD);
     mallopt(M_TRIM_THRESHOLD, 64 * HEAP_AHEAD);
     m->scan = malloc(sizeof(*m->scan));
-    m->code_fill = malloc(CODE_FILL);
+    m->code_fill = malloc(CODE_AHEAD);
     if (!m->scan || !m->code_fill)
         goto fail;
-    memset(m->code_fill, 0xCC, CODE_FILL);
+    memset(m->code_fill, 0xCC, CODE_AHEAD);
     m->code_used = m->code_touched = 0;
-    m->clock_ns = clock_cost();
     m->options = xlat_host_options();
     m->fingerprint = xlat_fingerprint(m->options);
     return true;
@@ -289,7 +275,7 @@ static bool fill_code(struct machine *m, uint64_t from, uint64_t size)
     if (lseek(m->code_fd, (off_t)from, SEEK_SET) != (off_t)from)
         return false;
     while (size) {
-        ssize_t n = write(m->code_fd, m->code_fill, size < CODE_FILL ? size : CODE_FILL);
+        ssize_t n = write(m->code_fd, m->code_fill, size < CODE_AHEAD ? size : CODE_AHEAD);
         if (n <= 0)
             return false;
         size -= (uint64_t)n;
@@ -1073,19 +1059,14 @@ static struct page_code *page_find(struct machine *m, uint32_t pfn, uint32_t mod
     return NULL;
 }
 
-/* Processor time since `begun`, but for what a look at the clock takes: it is a system call, and takes as long as a good part of a load. */
-static uint64_t cpu_ns_since(const struct machine *m, uint64_t begun)
+/* ns: processor time of a page's load and placing, told apart by the time-stamp counter: to its being loaded and to its being placed (the same
+ * if it was not). A look at the clock is a system call and takes as long as a good part of a load: about one of them lies between the two that
+ * ns is the difference of, and is left out. */
+static void count_load(struct machine *m, uint64_t ns, uint64_t clock_tsc, uint64_t load_tsc, uint64_t all_tsc)
 {
-    uint64_t ns = machine_cpu_ns() - begun;
-    return ns - (ns < m->clock_ns ? ns : m->clock_ns);
-}
-
-/* ns: processor time of a page's load and placing (load_tsc < all_tsc: it was placed), told apart by the time-stamp counter. */
-static void count_load(struct machine *m, uint64_t ns, uint64_t load_tsc, uint64_t all_tsc)
-{
-    uint64_t load = load_tsc < all_tsc ? (uint64_t)((double)ns * ((double)load_tsc / (double)all_tsc)) : ns;
-    COUNT_ADD(m, CACHE_NS, load);
-    COUNT_ADD(m, PLACE_NS, ns - load);
+    double unit = (double)ns / (double)(clock_tsc + all_tsc);
+    COUNT_ADD(m, CACHE_NS, (uint64_t)((double)load_tsc * unit));
+    COUNT_ADD(m, PLACE_NS, (uint64_t)((double)(all_tsc - load_tsc) * unit));
 }
 
 /* Makes or loads the verso of a page with an entry at eip; what is loaded is placed for it as well. old: a verso without that
@@ -1096,7 +1077,7 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
     uint32_t off = eip & PAGE_MASK_;
     /* What is written while it runs is of no use to a later run. */
     bool stored = false, cached = m->cfg->cache && !(m->options & XLAT_OPT_STEP) && m->smc[pfn].level < SMC_UNCACHED;
-    uint64_t t = cached ? machine_cpu_ns() : 0, begun = __rdtsc();
+    uint64_t asked = __rdtsc(), t = cached ? machine_cpu_ns() : 0, begun = __rdtsc();
     struct page_code *pc = calloc(1, sizeof(*pc));
     if (!pc)
         return NULL;
@@ -1124,7 +1105,7 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
             (void)inst_make(m, pc, eip & ~PAGE_MASK_);
             all = __rdtsc() - begun;
         }
-        count_load(m, cpu_ns_since(m, t), loaded, all);
+        count_load(m, machine_cpu_ns() - t, begun - asked, loaded, all);
     } else {
         COUNT(m, PAGE_OFF);
     }
@@ -1138,7 +1119,7 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
             page_code_free(pc);
             return NULL;
         }
-        COUNT_ADD(m, TRANSLATE_NS, cpu_ns_since(m, t));
+        COUNT_ADD(m, TRANSLATE_NS, machine_cpu_ns() - t);
         if (!cached)
             TRACE(m, PAGE_MISS, (uint64_t)pfn * PAGE_SIZE_, TRACE_WHY_OFF);
         else if (old)

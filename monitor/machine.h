@@ -297,7 +297,6 @@ struct machine {
     uint64_t code_used, code_touched;
     uint32_t inst_touched, link_touched, reach_touched; /* items of the tables that have memory */
     uintptr_t heap_touched;
-    uint64_t clock_ns; /* what a look at the processor's clock takes */
     struct inst **code_owner; /* by granule: the instance, a mark for thunks, NULL between */
     struct {
         uint32_t next, end; /* numbers of the free thunks */

@@ -386,7 +386,7 @@ static bool check_entries(const struct streams *s, uint32_t *first, struct xlat_
             if ((uint32_t)guest >= SCAN_PAGE_SIZE)
                 return false;
             marks[guest] = MARK;
-            behind[guest / 64 + 1] = (uint32_t)(p - begin) | host << 16;
+            behind[((uint32_t)guest >> 6) + 1] = (uint32_t)(p - begin) | host << 16;
             if (p == s->entry_end || *p == UNWIND_LONG)
                 break;
         }
