@@ -1,8 +1,8 @@
 /* monitor/code.c: patched pages in memory: found, loaded, made, placed, linked and dropped.
  *
  * page_code  the verso of one guest-physical page in one mode, position-independent, as the cache stores it
- * inst       a copy of it in executable memory for one linear address of that page, its relocations applied; for a verso from the
- * cache the first one is the only copy of its code there is
+ * inst       a copy of it in executable memory for one linear address of that page, its relocations applied; of the code, the first
+ * one is the only copy there is
  * thunk      the check in front of an entry: `r8d == this EIP?` without touching flags; what the
  * indirect-branch tables point to. Its JRCXZ is taken where the EIP is right: the processor tells jumps apart by the
  * taken ones before them, and so predicts a byte-code interpreter's next jump better than with a check that falls through
@@ -168,7 +168,7 @@ static void page_code_free(struct page_code *pc)
     free(pc->marks);
     free(pc->notes);
     free(pc->patch);
-    if (pc->kept) /* not in verso.block */
+    if (pc->kept)
         free(pc->verso.code);
     xlat_verso_free(&pc->verso);
     free(pc);
@@ -190,6 +190,7 @@ void code_destroy(struct machine *m)
     close(m->code_fd);
     free(m->scan);
     free(m->code_fill);
+    xlat_verso_free(&m->verso);
     cache_buf_free(&m->cache_buf);
 }
 
@@ -612,10 +613,10 @@ static void forget_insts(struct machine *m)
     m->code_used = 0;
 }
 
-/* -- Where a loaded verso's code is
+/* -- Where a verso's code is
  * ------------------------------------------------------------------------------------------------------ */
 
-/* Puts a verso's code at dst, for linear address lin. Where it is kept in code memory, what was done to it there is undone. */
+/* Puts a verso's code at dst, for linear address lin. From where it is kept in code memory: what was done to it there is undone. */
 static void put_code(const struct machine *m, const struct page_code *pc, uint8_t *dst, uint32_t lin)
 {
     const struct xlat_verso *v = &pc->verso;
@@ -647,7 +648,7 @@ uint8_t *code_of_page(const struct machine *m, const struct page_code *pc)
 static bool note_patch(const struct machine *m, const struct inst *in, uint32_t host)
 {
     struct page_code *pc = in->page;
-    if (pc->verso.code || in->code_off != pc->home)
+    if (in->code_off != pc->home)
         return true;
     struct page_patch *all = realloc(pc->patch, (pc->patch_count + 1) * sizeof(*all));
     if (!all)
@@ -659,12 +660,12 @@ static bool note_patch(const struct machine *m, const struct inst *in, uint32_t 
     return true;
 }
 
-/* Code memory is to be emptied: versos whose code is there are forgotten, to be loaded again, but for one. */
-static void drop_homeless(struct machine *m, const struct page_code *keep)
+/* Code memory is to be emptied: all versos but one are forgotten, to be loaded or made again. */
+static void drop_versos(struct machine *m, const struct page_code *keep)
 {
     for (unsigned b = 0; b < PAGE_HASH; b++)
         for (struct page_code **at = &m->page_hash[b], *pc; (pc = *at);) {
-            if (pc == keep || pc->verso.code) {
+            if (pc == keep) {
                 at = &pc->next;
                 continue;
             }
@@ -687,7 +688,7 @@ static bool flush_all(struct machine *m, struct page_code *keep)
     emu_x87_settle(&m->vm);
     TRACE(m, PAGE_FLUSH, m->code_used);
     forget_insts(m);
-    drop_homeless(m, kept ? keep : NULL);
+    drop_versos(m, kept ? keep : NULL);
     window_forget_branches(m);
     profile_flushed(m);
     return kept;
@@ -755,7 +756,7 @@ static uint32_t thunk_take(struct machine *m, uint64_t code_off)
     return m->thunk_room[segment].next++;
 }
 
-/* NULL: pc has been forgotten, being out of memory. */
+/* NULL: pc has been forgotten, for want of memory for its code. */
 static struct inst *inst_make(struct machine *m, struct page_code *pc, uint32_t lin)
 {
     const struct xlat_verso *v = &pc->verso;
@@ -776,7 +777,10 @@ static struct inst *inst_make(struct machine *m, struct page_code *pc, uint32_t 
         in->reached = m->reach_pool[m->reach_used++];
     }
     put_code(m, pc, m->code_rw + in->code_off, lin);
-    if (v->block && !pc->kept && v->code) { /* just loaded: from now on this is where it is kept */
+    if (v->code) { /* from now on this is where it is kept */
+        if (pc->kept)
+            free(v->code);
+        pc->kept = false;
         pc->verso.code = NULL;
         pc->home = in->code_off;
         pc->home_lin = lin;
@@ -1006,11 +1010,12 @@ static void store_page(struct machine *m, const struct page_code *pc, const uint
     cache_put_later(m->cfg->cache, &key, &rec);
 }
 
-/* The verso of m->scan. */
+/* The verso of m->scan. Its code is lent by m->verso until it is placed. */
 static bool translate(struct machine *m, struct page_code *pc)
 {
     struct xlat_verso *v = &pc->verso;
-    if (xlat_translate(m->scan, pc->mode, m->options, v) != XLAT_OK)
+    xlat_verso_free(v); /* a stored one that did not do */
+    if (xlat_translate(m->scan, pc->mode, m->options, &m->verso) != XLAT_OK || !xlat_verso_pack(&m->verso, v))
         return false;
     xlat_index_make(v->unwind, v->unwind_len, v->code_len, &pc->index);
     return true;
@@ -1069,10 +1074,24 @@ static void count_load(struct machine *m, uint64_t ns, uint64_t clock_tsc, uint6
     COUNT_ADD(m, PLACE_NS, (uint64_t)((double)(all_tsc - load_tsc) * unit));
 }
 
-/* Makes or loads the verso of a page with an entry at eip; what is loaded is placed for it as well. old: a verso without that
- * entry, whose entries are taken over. */
-static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mode, uint32_t eip,
-                                   const struct page_code *old)
+static void page_remove(struct machine *m, struct page_code *pc)
+{
+    emu_x87_settle(&m->vm);
+    struct page_code **at = &m->page_hash[code_page_bucket(pc->pfn)];
+    while (*at != pc)
+        at = &(*at)->next;
+    *at = pc->next;
+    for (struct inst *in = pc->insts, *next; in; in = next) {
+        next = in->next;
+        inst_kill(m, in);
+    }
+    machine_reset_shadow(m);
+    page_code_free(pc);
+}
+
+/* Makes or loads the verso of a page with an entry at eip, and places it for that. old: one that will not do; its entries are taken over, and it
+ * is removed unless NULL is returned. */
+static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mode, uint32_t eip, struct page_code *old)
 {
     uint32_t off = eip & PAGE_MASK_;
     /* What is written while it runs is of no use to a later run. */
@@ -1101,8 +1120,8 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
         cache_hash_page(recto, &pc->hash_lo, &pc->hash_hi);
         stored = pc->stored = !old && load_page(m, pc, recto, off);
         uint64_t loaded = __rdtsc() - begun, all = loaded;
-        if (stored) { /* at once, since its code is lent by the cache */
-            (void)inst_make(m, pc, eip & ~PAGE_MASK_);
+        if (stored) {
+            (void)inst_make(m, pc, eip & ~PAGE_MASK_); /* it is not NULL: pc has its code */
             all = __rdtsc() - begun;
         }
         count_load(m, machine_cpu_ns() - t, begun - asked, loaded, all);
@@ -1127,32 +1146,22 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
         TRACE(m, PAGE_SCAN, (uint64_t)pfn * PAGE_SIZE_, pc->verso.insn_count, pc->verso.code_len);
         if (cached && !m->cfg->cache_readonly && !pc->forced)
             store_page(m, pc, planes);
+        if (old) /* in front of the placing, which may empty code memory */
+            page_remove(m, old);
+        (void)inst_make(m, pc, eip & ~PAGE_MASK_);
     }
     vm_doing(&m->vm, was);
     enter_page(m, pc);
     return pc;
 }
 
-static void page_remove(struct machine *m, struct page_code *pc)
-{
-    emu_x87_settle(&m->vm);
-    struct page_code **at = &m->page_hash[code_page_bucket(pc->pfn)];
-    while (*at != pc)
-        at = &(*at)->next;
-    *at = pc->next;
-    for (struct inst *in = pc->insts, *next; in; in = next) {
-        next = in->next;
-        inst_kill(m, in);
-    }
-    machine_reset_shadow(m);
-    page_code_free(pc);
-}
-
 /* -- Page-straddling instructions
  * --------------------------------------------------------------------------------------------- */
 
-static struct page_code *unit_get(struct machine *m, uint32_t pfn, uint32_t pfn2, uint32_t mode, uint32_t off)
+/* eip: of the instruction. */
+static struct page_code *unit_get(struct machine *m, uint32_t pfn, uint32_t pfn2, uint32_t mode, uint32_t eip)
 {
+    uint32_t off = eip & PAGE_MASK_;
     for (struct page_code *pc = m->page_hash[code_page_bucket(pfn)]; pc; pc = pc->next)
         if (pc->pfn == pfn && pc->unit && pc->unit_off == off && pc->pfn2 == pfn2 && pc->mode == mode &&
             pc->verso.options == m->options)
@@ -1176,6 +1185,7 @@ static struct page_code *unit_get(struct machine *m, uint32_t pfn, uint32_t pfn2
     }
     COUNT(m, UNITS);
     TRACE(m, PAGE_UNIT, (uint64_t)pfn * PAGE_SIZE_ + off, (uint64_t)pfn2 * PAGE_SIZE_);
+    (void)inst_make(m, pc, eip & ~PAGE_MASK_);
     enter_page(m, pc);
     m->vm.code_pages[pfn2] |= CODE_PAGE_UNIT;
     window_protect(m, pfn2);
@@ -1331,9 +1341,9 @@ enum code_result code_resolve(struct machine *m, uint32_t eip, struct mmu_fault 
     if (pc && (inside || !has_code(pc, off))) {
         COUNT(m, PAGE_RESCAN);
         struct page_code *old = pc;
-        /* The new one first: it takes over the entries of the old. */
         pc = page_make(m, pfn, m->mode, eip, old);
-        page_remove(m, old);
+        if (!pc)
+            page_remove(m, old);
     }
     if (!pc || !has_code(pc, off))
         return CODE_EMULATE;
@@ -1345,7 +1355,7 @@ enum code_result code_resolve(struct machine *m, uint32_t eip, struct mmu_fault 
         uint32_t pfn2 = vm_frame(&m->vm, p2.page.v, false);
         if (pfn2 == VM_NO_FRAME)
             return CODE_EMULATE;
-        pc = unit_get(m, pfn, pfn2, m->mode, off);
+        pc = unit_get(m, pfn, pfn2, m->mode, eip);
         if (!pc)
             return CODE_EMULATE;
         window_note_exec(m, gva(lin + PAGE_SIZE_), pfn2);
@@ -1405,9 +1415,7 @@ void code_force_emulation(struct machine *m, struct inst *in, uint32_t eip)
     }
     uint32_t n = room ? thunk_take(m, in->code_off) : UINT32_MAX;
     if (n == UINT32_MAX || !note_patch(m, in, (uint32_t)host)) {
-        struct page_code *made = page_make(m, pc->pfn, pc->mode, eip, pc);
-        if (made)
-            page_remove(m, pc);
+        (void)page_make(m, pc->pfn, pc->mode, eip, pc);
         return;
     }
     m->thunk[n] = (struct thunk){.eip = eip};
@@ -1445,8 +1453,7 @@ bool code_force_hint(struct machine *m, struct inst *in, uint32_t eip, enum xlat
         !hint_fits(m, pc, hint, &insn) || !want_notes(pc))
         return false;
     pc->notes->hint[off >> 2] |= (uint8_t)(hint << 2 * (off & 3));
-    if (page_make(m, pc->pfn, pc->mode, eip, pc))
-        page_remove(m, pc);
+    (void)page_make(m, pc->pfn, pc->mode, eip, pc);
     if (hint == XLAT_HINT_VOLATILE)
         COUNT(m, SITES_VOLATILE);
     else if (hint == XLAT_HINT_USER)

@@ -135,13 +135,13 @@ struct page_patch {
     uint8_t bytes[5];
 };
 
-/* The verso of one guest page in one mode, as made or loaded. A loaded one's code is kept where it was placed first: verso.code is NULL from
- * then on. */
+/* The verso of one guest page in one mode, as made or loaded. It is placed at once, since until then its code is lent (by m->verso or the cache);
+ * from then on the code is kept where it was placed first, and verso.code is NULL. */
 struct page_code {
     uint32_t pfn, mode;
     bool unit, forced; /* forced: holds instructions made to be emulated because they kept faulting */
     bool stored;       /* came from the cache */
-    bool kept;         /* verso.code is a copy by itself, for want of a home */
+    bool kept;         /* verso.code is a copy of its own: code memory is being emptied */
     uint16_t unit_off;
     uint32_t pfn2; /* unit: the second page */
     uint64_t hash_lo, hash_hi;
@@ -313,6 +313,7 @@ struct machine {
     uint32_t link_used;
     uint32_t *link_by_page[2]; /* supervisor, user; by linear page of the target: list of link records + 1 */
     struct inst **inst_at;     /* by linear page: the supervisor's instance reached through window 0 now */
+    struct xlat_verso verso; /* being made */
     struct scan_page *scan;
     struct cache_buf cache_buf;
     uint32_t options;

@@ -169,10 +169,9 @@ static bool read_head(const uint8_t *buf, size_t len, struct xlat_verso *v, uint
            HEAD_SIZE + (size_t)v->code_len + *fields_len + v->unwind_len == len;
 }
 
-/* All arrays but the code in one block, those of wider items first. */
-static bool read_body(const uint8_t *p, uint32_t fields_len, struct xlat_verso *v, struct xlat_index *index)
+/* Room for all arrays but the code, by their counts, in one block: those of wider items first. */
+static bool take_block(struct xlat_verso *v)
 {
-    const uint8_t *fields = p + v->code_len, *unwind = fields + fields_len;
     size_t relocs = v->reloc_count * sizeof *v->relocs, links = v->link_count * sizeof *v->links;
     uint8_t *at = v->block = malloc(relocs + links + v->unwind_len + 1);
 
@@ -180,8 +179,32 @@ static bool read_body(const uint8_t *p, uint32_t fields_len, struct xlat_verso *
         return false;
     v->relocs = (struct xlat_reloc *)(void *)at;
     v->links = (struct xlat_link *)(void *)(at + relocs);
-    v->code = (uint8_t *)(uintptr_t)p; /* nobody writes to it: the type is that of a verso being made */
     v->unwind = at + relocs + links;
+    return true;
+}
+
+bool xlat_verso_pack(const struct xlat_verso *v, struct xlat_verso *out)
+{
+    *out = *v;
+    out->code_cap = out->reloc_cap = out->link_cap = out->unwind_cap = 0;
+    if (!take_block(out)) {
+        xlat_verso_init(out);
+        return false;
+    }
+    memcpy(out->relocs, v->relocs, v->reloc_count * sizeof *v->relocs);
+    if (v->link_count)
+        memcpy(out->links, v->links, v->link_count * sizeof *v->links);
+    memcpy(out->unwind, v->unwind, v->unwind_len);
+    return true;
+}
+
+static bool read_body(const uint8_t *p, uint32_t fields_len, struct xlat_verso *v, struct xlat_index *index)
+{
+    const uint8_t *fields = p + v->code_len, *unwind = fields + fields_len;
+
+    if (!take_block(v))
+        return false;
+    v->code = (uint8_t *)(uintptr_t)p; /* nobody writes to it: the type is that of a verso being made */
     memcpy(v->unwind, unwind, v->unwind_len);
     return read_fields(v, fields, unwind) && unwind_check(v->unwind, v->unwind_len, v->code_len, index);
 }

@@ -83,8 +83,8 @@ struct xlat_unwound {
     uint8_t arg;
 };
 
-/* A patched page. All arrays are owned by it: each by malloc(), grown and reused by xlat_translate(); or, after xlat_deserialize(), all in one
- * block but for the code, which is the caller's. */
+/* A patched page. All arrays are owned by it: each by malloc(), grown and reused by xlat_translate(); or, after xlat_deserialize() and
+ * xlat_verso_pack(), all in one block but for the code, which is the caller's. */
 struct xlat_verso {
     uint32_t mode, options;
     uint8_t *code;
@@ -122,6 +122,9 @@ enum xlat_status xlat_translate(const struct scan_page *page, uint32_t mode, uin
     __attribute__((warn_unused_result));
 void xlat_verso_init(struct xlat_verso *v);
 void xlat_verso_free(struct xlat_verso *v);
+/* A copy whose tables take no more room than they need; its code is that of v, which may be used again as soon as that has been placed. False
+ * (and *out empty): out of memory. */
+bool xlat_verso_pack(const struct xlat_verso *v, struct xlat_verso *out) __attribute__((warn_unused_result));
 
 /* The record that covers host_off. False if host_off is outside the code. Async-signal-safe. */
 bool xlat_unwind(const uint8_t *unwind, uint32_t unwind_len, uint32_t host_off, struct xlat_unwound *out);

@@ -86,7 +86,10 @@ static void fill_cache(void)
     made_len = pc->verso.code_len;
     ck_assert_uint_le(made_len, sizeof(made));
     ck_assert(!pc->stored);
-    memcpy(made, pc->verso.code, made_len);
+    uint8_t *code = code_of_page(m, pc);
+    ck_assert_ptr_nonnull(code);
+    memcpy(made, code, made_len);
+    free(code);
     resolve(FIRST + CALLED);
     machine_close(m);
     cs_close(c);
