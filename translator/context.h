@@ -19,6 +19,12 @@ enum tail_kind {
     TAIL_MISS_RCX, /* the same with ecx still held in r9d */
 };
 
+enum {
+    TRAIT_ESP = 1 << 0,   /* op_works_on_esp() */
+    TRAIT_STD = 1 << 1,   /* op_is_std() */
+    TRAIT_FUSED = 1 << 2, /* the next one is a conditional branch: they may be one in the host */
+};
+
 struct tail {
     int32_t target;
     uint32_t host_off;
@@ -62,7 +68,8 @@ struct context {
 
     uint32_t est_here;
     uint32_t label[SCAN_PAGE_SIZE], est[SCAN_PAGE_SIZE];
-    uint8_t live[SCAN_PAGE_SIZE]; /* by instruction number: arithmetic flags live in front of it */
+    uint8_t live[SCAN_PAGE_SIZE];  /* by instruction number: arithmetic flags live in front of it */
+    uint8_t trait[SCAN_PAGE_SIZE]; /* by instruction number: what both passes ask of it */
     uint8_t joint[SCAN_PAGE_SIZE / 8]; /* guest offsets reached otherwise than from the instruction emitted in front: ESP must be in place */
     uint8_t align[SCAN_PAGE_SIZE]; /* by guest offset: the head of a loop, or a function, begins at a multiple of this, if not 0 */
     struct fixup fixup[FIXUP_MAX];

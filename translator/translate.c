@@ -36,8 +36,10 @@ static void fail(struct context *c, enum xlat_status s)
     c->failed = true;
 }
 
-/* Room for one instruction or tail in every growing array. */
-static bool reserve(struct context *c)
+#define RELOC_ROOM  16u
+#define UNWIND_ROOM (UNWIND_HEAD + 64u * UNWIND_WIDE_SIZE)
+
+static bool reserve_more(struct context *c)
 {
     struct xlat_verso *v = c->v;
     uint32_t pos = emit_pos(&c->e);
@@ -55,10 +57,20 @@ static bool reserve(struct context *c)
         c->e.p = v->code + pos;
         c->e.end = v->code + v->code_cap;
     }
-    if (!grow((void **)&v->relocs, &v->reloc_cap, v->reloc_count + 16, sizeof *v->relocs) ||
-        !grow((void **)&v->unwind, &v->unwind_cap, UNWIND_HEAD + v->unwind_len + 64 * UNWIND_WIDE_SIZE, 1))
+    if (!grow((void **)&v->relocs, &v->reloc_cap, v->reloc_count + RELOC_ROOM, sizeof *v->relocs) ||
+        !grow((void **)&v->unwind, &v->unwind_cap, v->unwind_len + UNWIND_ROOM, 1))
         fail(c, XLAT_NO_MEMORY);
     return !c->failed;
+}
+
+/* Room for one instruction or tail in every growing array. */
+static inline bool reserve(struct context *c)
+{
+    const struct xlat_verso *v = c->v;
+
+    if ((size_t)(c->e.end - c->e.p) >= EMIT_ROOM && v->reloc_cap - v->reloc_count >= RELOC_ROOM && v->unwind_cap - v->unwind_len >= UNWIND_ROOM)
+        return !c->failed;
+    return reserve_more(c);
 }
 
 /* --- unwind records
@@ -77,8 +89,6 @@ static void record(struct context *c, const struct unwind_rec *r)
 {
     const struct unwind_rec *old = &c->pending;
 
-    if (!c->measured) /* the first pass is for distances only */
-        return;
     if (c->has_pending && !r->entry && old->state == r->state && old->arg == r->arg &&
         old->guest_rel == r->guest_rel)
         return;
@@ -90,6 +100,8 @@ static void record(struct context *c, const struct unwind_rec *r)
 
 void context_at(struct context *c, enum xlat_state state, int32_t guest_rel, unsigned arg)
 {
+    if (!c->measured) /* the first pass is for distances only */
+        return;
     struct unwind_rec r = {
         .host_off = emit_pos(&c->e), .guest_rel = guest_rel, .state = state, .arg = (uint8_t)arg};
 
@@ -127,9 +139,11 @@ static void entry_at(struct context *c, uint32_t off)
     struct unwind_rec r = {
         .host_off = emit_pos(&c->e), .guest_rel = (int32_t)off, .state = XLAT_AT, .entry = true};
 
-    record(c, &r);
     c->label[off] = r.host_off;
-    c->est_here = c->measured ? c->est[off] : 0;
+    if (!c->measured)
+        return;
+    record(c, &r);
+    c->est_here = c->est[off];
 }
 
 /* An instruction without an entry: ESP is not in place. */
@@ -137,7 +151,8 @@ static void inside_at(struct context *c, uint32_t off)
 {
     context_at(c, XLAT_AT, (int32_t)off, 0);
     c->label[off] = emit_pos(&c->e);
-    c->est_here = c->measured ? c->est[off] : 0;
+    if (c->measured)
+        c->est_here = c->est[off];
 }
 
 static void end_at(struct context *c)
@@ -314,20 +329,21 @@ static bool cannot_fault(const struct scan_insn *i)
            op != 0xC8 && op != 0xC9 && op != 0xD7 && !((op & 0xFE) == 0xF6 && scan_modrm_reg(i) >= 6) && op != 0xFF;
 }
 
-static void compute_liveness(struct context *c)
+/* Those behind it are known. */
+static uint8_t live_before(const struct context *c, unsigned n)
 {
-    for (unsigned n = c->page->count; n-- > 0;) {
-        const struct scan_insn *i = &c->page->insn[n];
-        uint16_t out = 0xFF;
+    const struct scan_insn *i = &c->page->insn[n];
+    uint16_t out = 0xFF;
 
-        if (i->flow == SCAN_FLOW_NEXT || i->flow == SCAN_FLOW_JCC)
-            out = live_at(c, insn_next(i), n);
-        else if (i->flow == SCAN_FLOW_JMP)
-            out = live_at(c, i->target, n);
-        if (i->flow == SCAN_FLOW_JCC)
-            out |= live_at(c, i->target, n);
-        c->live[n] = (uint8_t)(cannot_fault(i) ? fold(i->flags_read) | (out & ~fold(i->flags_written)) : 0xFF);
-    }
+    if (!cannot_fault(i))
+        return 0xFF;
+    if (i->flow == SCAN_FLOW_NEXT || i->flow == SCAN_FLOW_JCC)
+        out = live_at(c, insn_next(i), n);
+    else if (i->flow == SCAN_FLOW_JMP)
+        out = live_at(c, i->target, n);
+    if (i->flow == SCAN_FLOW_JCC)
+        out |= live_at(c, i->target, n);
+    return (uint8_t)(fold(i->flags_read) | (out & ~fold(i->flags_written)));
 }
 
 bool context_flags_dead(const struct context *c, int32_t rel)
@@ -355,31 +371,24 @@ static void add_joint(struct context *c, int32_t off)
         c->joint[off >> 3] |= (uint8_t)(1u << (off & 7));
 }
 
-static void find_joints(struct context *c)
+static void find_joints(struct context *c, unsigned n)
 {
     const struct scan_page *page = c->page;
+    const struct scan_insn *i = &page->insn[n];
 
-    memset(c->joint, 0, sizeof c->joint);
-    for (unsigned n = 0; n < page->count; n++) {
-        const struct scan_insn *i = &page->insn[n];
-
-        if (page->attr[i->off] & (SCAN_ATTR_TARGET | SCAN_ATTR_ENTRY))
-            add_joint(c, i->off);
-        if (i->flow == SCAN_FLOW_JCC || i->flow == SCAN_FLOW_JMP || i->flow == SCAN_FLOW_CALL)
-            add_joint(c, i->target);
-        if (n + 1 == page->count || page->insn[n + 1].off != insn_next(i)) /* overlapping instructions */
-            add_joint(c, insn_next(i));
-    }
+    if (page->attr[i->off] & (SCAN_ATTR_TARGET | SCAN_ATTR_ENTRY))
+        add_joint(c, i->off);
+    if (i->flow == SCAN_FLOW_JCC || i->flow == SCAN_FLOW_JMP || i->flow == SCAN_FLOW_CALL)
+        add_joint(c, i->target);
+    if (n + 1 == page->count || page->insn[n + 1].off != insn_next(i)) /* overlapping instructions */
+        add_joint(c, insn_next(i));
 }
 
 /* Before an instruction: must ESP be in place? LEA between a comparison and its branch would keep them from being fused. */
 static bool needs_esp(const struct context *c, unsigned n)
 {
-    const struct scan_insn *i = &c->page->insn[n];
-
-    if (is_joint(c, i->off) || !op_works_on_esp(c, i) || c->esp_delta > ESP_SAVED_MAX || c->esp_delta < -ESP_SAVED_MAX)
-        return true;
-    return n + 1 < c->page->count && c->page->insn[n + 1].flow == SCAN_FLOW_JCC;
+    return (c->trait[n] & (TRAIT_ESP | TRAIT_FUSED)) != TRAIT_ESP || c->esp_delta > ESP_SAVED_MAX || c->esp_delta < -ESP_SAVED_MAX ||
+           is_joint(c, c->page->insn[n].off);
 }
 
 /* --- DF
@@ -404,7 +413,7 @@ static unsigned downwards_end(const struct context *c, unsigned n)
     unsigned end = n + 1, branches = 0;
     bool moves = false;
 
-    if (c->step || page->unit || !op_is_std(c, &page->insn[n]))
+    if (!(c->trait[n] & TRAIT_STD))
         return 0;
     for (; end < page->count && end - n <= DOWN_INSNS; end++) {
         const struct scan_insn *i = &page->insn[end];
@@ -499,13 +508,11 @@ static void emit_downwards(struct context *c, unsigned n, unsigned end)
 #define ALIGN_START 8u
 #define HOST_LINE 64u
 
-/* Does nothing fall into the instruction but what fills up to a multiple of 8? Functions and cases of a switch begin so. */
+/* Does nothing fall into an instruction at a multiple of 8 but what fills up to there? Functions and cases of a switch begin so. */
 static bool is_start(const struct context *c, unsigned n)
 {
     const struct scan_insn *i = &c->page->insn[n];
 
-    if (i->off % ALIGN_START)
-        return false;
     while (n > 0) {
         const struct scan_insn *before = &c->page->insn[--n];
 
@@ -519,24 +526,21 @@ static bool is_start(const struct context *c, unsigned n)
     return false;
 }
 
-static void find_alignment(struct context *c)
+static void align_target(struct context *c, const struct scan_insn *i)
 {
-    memset(c->align, 0, sizeof c->align);
-    if (c->step || c->page->unit)
+    if ((i->flow != SCAN_FLOW_JCC && i->flow != SCAN_FLOW_JMP) || i->target < 0 || i->target > (int32_t)i->off || !context_has_code(c, i->target))
         return;
-    for (unsigned n = 0; n < c->page->count; n++)
-        if (is_start(c, n))
-            c->align[c->page->insn[n].off] = ALIGN_START;
-    for (unsigned n = 0; n < c->page->count; n++) {
-        const struct scan_insn *i = &c->page->insn[n];
+    uint8_t most = (int32_t)i->off - i->target <= LOOP_SHORT ? ALIGN_SHORT : ALIGN_LONG, *a = &c->align[i->target];
+    *a = *a < most ? most : *a;
+}
 
-        if ((i->flow != SCAN_FLOW_JCC && i->flow != SCAN_FLOW_JMP) || i->target < 0 || i->target > (int32_t)i->off ||
-            !context_has_code(c, i->target))
-            continue;
-        bool is_short = (int32_t)i->off - i->target <= LOOP_SHORT;
-        uint8_t *a = &c->align[i->target];
-        if (*a < (is_short ? ALIGN_SHORT : ALIGN_LONG))
-            *a = (uint8_t)(is_short ? ALIGN_SHORT : ALIGN_LONG);
+static void align_starts(struct context *c)
+{
+    for (unsigned off = 0; off < SCAN_PAGE_SIZE; off += ALIGN_START) {
+        int n = c->page->index[off];
+
+        if (n >= 0 && !c->align[off] && is_start(c, (unsigned)n))
+            c->align[off] = ALIGN_START;
     }
 }
 
@@ -575,14 +579,16 @@ static void align_here(struct context *c, unsigned n)
 
     if (!align)
         return;
-    context_at(c, XLAT_AT, (int32_t)off, 0);
-    if (c->measured) {
-        unsigned run = run_from_head(c, n), pos = emit_pos(&c->e);
-
-        pad = (0u - pos) & (align - 1);
-        if (align != ALIGN_LONG && run <= HOST_LINE && (pos + pad) % HOST_LINE + run > HOST_LINE)
-            pad = (0u - pos) & (HOST_LINE - 1);
+    if (!c->measured) {
+        c->e.p += pad;
+        return;
     }
+    context_at(c, XLAT_AT, (int32_t)off, 0);
+    unsigned run = run_from_head(c, n), pos = emit_pos(&c->e);
+
+    pad = (0u - pos) & (align - 1);
+    if (align != ALIGN_LONG && run <= HOST_LINE && (pos + pad) % HOST_LINE + run > HOST_LINE)
+        pad = (0u - pos) & (HOST_LINE - 1);
     emit_nop(&c->e, pad);
 }
 
@@ -622,7 +628,7 @@ static void emit_items(struct context *c)
         else
             entry_at(c, i->off);
         c->open = true;
-        c->fold = !c->step && !page->unit && op_works_on_esp(c, i);
+        c->fold = c->trait[n] & TRAIT_ESP;
         unsigned end = downwards_end(c, n);
         if (end)
             emit_downwards(c, n, end);
@@ -683,6 +689,32 @@ static void emit_tails(struct context *c)
             return;
         emit_tail(c, &c->tail[n]);
     }
+}
+
+static uint8_t traits_of(const struct context *c, unsigned n)
+{
+    const struct scan_insn *i = &c->page->insn[n];
+    bool fused = n + 1 < c->page->count && i[1].flow == SCAN_FLOW_JCC;
+
+    return (uint8_t)((op_works_on_esp(c, i) ? TRAIT_ESP : 0) | (op_is_std(c, i) ? TRAIT_STD : 0) | (fused ? TRAIT_FUSED : 0));
+}
+
+/* What the passes go by. Backwards, for the flags; the instructions of a page are more than the first-level cache holds, so once. */
+static void survey(struct context *c)
+{
+    bool plain = !c->step && !c->page->unit;
+
+    memset(c->joint, 0, sizeof c->joint);
+    memset(c->align, 0, sizeof c->align);
+    for (unsigned n = c->page->count; n-- > 0;) {
+        c->live[n] = live_before(c, n);
+        find_joints(c, n);
+        c->trait[n] = plain ? traits_of(c, n) : 0;
+        if (plain)
+            align_target(c, &c->page->insn[n]);
+    }
+    if (plain)
+        align_starts(c);
 }
 
 static bool run_pass(struct context *c)
@@ -776,9 +808,7 @@ enum xlat_status xlat_translate(const struct scan_page *page, uint32_t mode, uin
     c.status = XLAT_OK;
     out->mode = mode;
     out->options = options;
-    compute_liveness(&c);
-    find_joints(&c);
-    find_alignment(&c);
+    survey(&c);
     if (run_pass(&c)) {
         memcpy(c.est, c.label, sizeof c.est);
         c.measured = true;
