@@ -86,21 +86,31 @@ static inline void read_short(uint8_t b, uint32_t *host, int32_t *guest)
     *guest = (int32_t)((uint32_t)*guest + step[b].guest);
 }
 
+static bool is_far(const uint8_t *p)
+{
+    return (*p & (UNWIND_WIDE | UNWIND_FAR)) == (UNWIND_WIDE | UNWIND_FAR);
+}
+
+static bool is_widest(const uint8_t *p)
+{
+    return (*p & (UNWIND_WIDE | UNWIND_FAR)) == UNWIND_WIDE;
+}
+
 static unsigned other_size(const uint8_t *p)
 {
-    return *p & UNWIND_WIDE ? UNWIND_WIDE_SIZE : UNWIND_OTHER_SIZE;
+    return !(*p & UNWIND_WIDE) ? UNWIND_OTHER_SIZE : *p & UNWIND_FAR ? UNWIND_FAR_SIZE : UNWIND_WIDE_SIZE;
 }
 
 static uint32_t other_host(const uint8_t *p)
 {
-    return *p & UNWIND_WIDE ? get_4(p + 1) >> 8 : p[1];
+    return is_widest(p) ? get_4(p + 1) >> 8 : p[1];
 }
 
 /* All of it but the host offset. */
 static void read_other(const uint8_t *p, int32_t entry_rel, struct xlat_unwound *out)
 {
-    int32_t guest = *p & UNWIND_WIDE ? (int32_t)get_4(p + 5) : (int8_t)p[2];
-    int arg = *p & UNWIND_WIDE ? (int8_t)p[1] : (int8_t)*p >> ARG_SHIFT;
+    int32_t guest = is_widest(p) ? (int32_t)get_4(p + 5) : is_far(p) ? (int32_t)get_4(p + 1) >> 8 : (int8_t)p[2];
+    int arg = is_widest(p) ? (int8_t)p[1] : is_far(p) ? 0 : (int8_t)*p >> ARG_SHIFT;
 
     out->state = (enum xlat_state)(*p & STATE);
     out->guest_rel = unwind_has_guest(out->state) ? (int32_t)((uint32_t)entry_rel + (uint32_t)guest) : 0;
@@ -415,10 +425,10 @@ static bool check_others(const struct streams *s, uint32_t *first)
     *first = p < s->other_end && s->other_end - p >= (int)other_size(p) ? other_host(p) : UINT32_MAX;
     while (s->other_end - p >= UNWIND_OTHER_SIZE) {
         if (*p & UNWIND_WIDE) {
-            if (s->other_end - p < UNWIND_WIDE_SIZE || *p >> ARG_SHIFT)
+            if (s->other_end - p < (int)other_size(p) || *p & ~(UNWIND_WIDE | UNWIND_FAR | STATE))
                 return false;
-            host += get_4(p + 1) >> 8;
-            p += UNWIND_WIDE_SIZE;
+            host += other_host(p);
+            p += other_size(p);
         } else {
             host += p[1];
             p += UNWIND_OTHER_SIZE;
@@ -502,6 +512,11 @@ unsigned unwind_put(struct unwind_writer *w, uint8_t *p, const struct unwind_rec
         p[1] = (uint8_t)host;
         p[2] = (uint8_t)guest;
         return UNWIND_OTHER_SIZE;
+    }
+    if (host < 256 && guest >= -(1 << 23) && guest < 1 << 23 && !arg) {
+        p[0] = (uint8_t)(UNWIND_WIDE | UNWIND_FAR | rec->state);
+        put_4(p + 1, host | (uint32_t)guest << 8);
+        return UNWIND_FAR_SIZE;
     }
     p[0] = (uint8_t)(UNWIND_WIDE | rec->state);
     put_4(p + 1, host << 8 | rec->arg);

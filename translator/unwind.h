@@ -11,7 +11,8 @@
  *     FFh H.. G..               host +H as LEB128, guest +G as zigzag LEB128
  *   the others, host offset from the last of the others, guest offset from that of the last entry in front
  *     aaaa0sss h g              state s, arg a (signed), host +h (0..255), guest +g (signed)
- *     00001sss a hhh gggg       the same with wider fields (little-endian)
+ *     00011sss h ggg            the same for a = 0, guest +g (signed, little-endian): in tails, where g is a branch's distance
+ *     00001sss a hhh gggg       the same with the widest fields (little-endian)
  * States that name r8d have no guest offset (g is 0).
  *
  * Two streams because a page that is loaded wants all of its entries and of the others only to know that they are well-formed, and because a
@@ -36,8 +37,10 @@ enum {
     UNWIND_HEAD = 8,
     UNWIND_LONG = 0xFF,      /* entries: the head of the long form */
     UNWIND_ENTRY_MAX = 11,   /* longest encoding of an entry */
-    UNWIND_WIDE = 0x08,      /* others: the long form */
+    UNWIND_WIDE = 0x08,      /* others: one of the long forms */
+    UNWIND_FAR = 0x10,       /* of them the shorter one */
     UNWIND_OTHER_SIZE = 3,
+    UNWIND_FAR_SIZE = 5,
     UNWIND_WIDE_SIZE = 9,    /* and the longest encoding of another record */
 };
 

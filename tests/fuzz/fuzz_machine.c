@@ -244,8 +244,14 @@ static bool validate_code(char *text, size_t size)
 {
     for (uint32_t i = 0; i < machine->inst_used; i++) {
         const struct inst *in = &machine->inst_pool[i];
-        char why[200];
-        if (in->dead || xlat_validate(&in->page->verso, why, sizeof(why)))
+        char why[200] = "no memory";
+        if (in->dead)
+            continue;
+        struct xlat_verso v = in->page->verso; /* as it was made */
+        v.code = code_of_page(machine, in->page);
+        bool safe = v.code && xlat_validate(&v, why, sizeof(why));
+        free(v.code);
+        if (safe)
             continue;
         snprintf(text, size, "the verso at %08x is not safe: %s", in->lin, why);
         return false;

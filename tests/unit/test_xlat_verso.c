@@ -289,7 +289,7 @@ static uint32_t make_records(struct unwind_rec rec[RECORDS], uint32_t *code_len)
             r->state = state[next_random() % 8];
             r->arg = (uint8_t)(r->state == XLAT_AT_ESP ? next_random() : r->state == XLAT_XCHG || r->state == XLAT_STRING ? next_random() % 4 : 0);
             if (unwind_has_guest(r->state))
-                r->guest_rel = (int32_t)(n % 8 ? guest + next_random() % 16 : next_random());
+                r->guest_rel = (int32_t)(n % 8 ? guest + next_random() % 16 : n % 16 ? next_random() : guest + next_random() % (1u << 24) - (1u << 23));
         }
         len += unwind_put(&writer, unwind_bytes + UNWIND_HEAD + len, r);
         host += 1 + next_random() % (n % 16 ? 12 : 500);
