@@ -68,7 +68,6 @@ struct context {
 
     uint32_t est_here;
     uint32_t label[SCAN_PAGE_SIZE], est[SCAN_PAGE_SIZE];
-    uint8_t live[SCAN_PAGE_SIZE];  /* by instruction number: arithmetic flags live in front of it */
     uint8_t trait[SCAN_PAGE_SIZE]; /* by instruction number: what both passes ask of it */
     uint8_t joint[SCAN_PAGE_SIZE / 8]; /* guest offsets reached otherwise than from the instruction emitted in front: ESP must be in place */
     uint8_t align[SCAN_PAGE_SIZE]; /* by guest offset: the head of a loop, or a function, begins at a multiple of this, if not 0 */

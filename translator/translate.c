@@ -296,13 +296,6 @@ void context_transfer(struct context *c, int32_t rel)
 /* --- flag liveness
  * ----------------------------------------------------------------------------------------------- */
 
-static uint16_t live_at(const struct context *c, int32_t rel, unsigned after)
-{
-    int n = rel >= 0 && rel < (int32_t)SCAN_PAGE_SIZE && !c->page->unit ? c->page->index[rel] : -1;
-
-    return n > (int)after ? c->live[n] : 0xFF; /* backward targets are not known yet: all live */
-}
-
 /* CF PF AF ZF SF of bits 0..7 and OF folded into bit 1, which is free. */
 static uint8_t fold(uint32_t f)
 {
@@ -329,27 +322,37 @@ static bool cannot_fault(const struct scan_insn *i)
            op != 0xC8 && op != 0xC9 && op != 0xD7 && !((op & 0xFE) == 0xF6 && scan_modrm_reg(i) >= 6) && op != 0xFF;
 }
 
-/* Those behind it are known. */
-static uint8_t live_before(const struct context *c, unsigned n)
+/* The instruction at rel, if it is behind instruction n: what has been passed already is not gone through again. -1: there is none. */
+static int insn_behind(const struct context *c, int32_t rel, int n)
 {
-    const struct scan_insn *i = &c->page->insn[n];
-    uint16_t out = 0xFF;
+    int at = rel >= 0 && rel < (int32_t)SCAN_PAGE_SIZE ? c->page->index[rel] : -1;
 
-    if (!cannot_fault(i))
-        return 0xFF;
-    if (i->flow == SCAN_FLOW_NEXT || i->flow == SCAN_FLOW_JCC)
-        out = live_at(c, insn_next(i), n);
-    else if (i->flow == SCAN_FLOW_JMP)
-        out = live_at(c, i->target, n);
-    if (i->flow == SCAN_FLOW_JCC)
-        out |= live_at(c, i->target, n);
-    return (uint8_t)(fold(i->flags_read) | (out & ~fold(i->flags_written)));
+    return at > n ? at : -1;
+}
+
+/* Are all these flags (folded) overwritten before they are read, from instruction n on (-1: not known)? It is asked of few places, and told
+ * within a few instructions of most. */
+#define DEAD_STEPS 64u
+static bool all_dead(const struct context *c, int n, uint8_t flags, unsigned steps)
+{
+    while (n >= 0 && steps-- > 0) {
+        const struct scan_insn *i = &c->page->insn[n];
+
+        if (!cannot_fault(i) || fold(i->flags_read) & flags)
+            return false;
+        flags &= (uint8_t)~fold(i->flags_written);
+        if (!flags)
+            return true;
+        if (i->flow == SCAN_FLOW_JCC && !all_dead(c, insn_behind(c, i->target, n), flags, steps /= 2))
+            return false;
+        n = insn_behind(c, i->flow == SCAN_FLOW_JMP ? i->target : insn_next(i), n);
+    }
+    return false;
 }
 
 bool context_flags_dead(const struct context *c, int32_t rel)
 {
-    return !c->page->unit && rel < (int32_t)SCAN_PAGE_SIZE && c->page->index[rel] >= 0 &&
-           !(c->live[c->page->index[rel]] & fold(CPU_ARITH));
+    return !c->page->unit && all_dead(c, insn_behind(c, rel, -1), fold(CPU_ARITH), DEAD_STEPS);
 }
 
 /* --- ESP
@@ -699,15 +702,14 @@ static uint8_t traits_of(const struct context *c, unsigned n)
     return (uint8_t)((op_works_on_esp(c, i) ? TRAIT_ESP : 0) | (op_is_std(c, i) ? TRAIT_STD : 0) | (fused ? TRAIT_FUSED : 0));
 }
 
-/* What the passes go by. Backwards, for the flags; the instructions of a page are more than the first-level cache holds, so once. */
+/* What the passes go by. The instructions of a page are more than the first-level cache holds: they are gone through once. */
 static void survey(struct context *c)
 {
     bool plain = !c->step && !c->page->unit;
 
     memset(c->joint, 0, sizeof c->joint);
     memset(c->align, 0, sizeof c->align);
-    for (unsigned n = c->page->count; n-- > 0;) {
-        c->live[n] = live_before(c, n);
+    for (unsigned n = 0; n < c->page->count; n++) {
         find_joints(c, n);
         c->trait[n] = plain ? traits_of(c, n) : 0;
         if (plain)
