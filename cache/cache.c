@@ -436,7 +436,8 @@ static sqlite3_stmt *next_row(struct cache_conn *n, const struct cache_key *k)
         return NULL;
     }
     cache_key_pack(k, packed);
-    n->next.waiting = sqlite3_column_bytes(s, 2) != CACHE_KEY_SIZE || memcmp(sqlite3_column_blob(s, 2), packed, CACHE_KEY_SIZE) != 0;
+    const void *key = sqlite3_column_blob(s, 2);
+    n->next.waiting = !key || sqlite3_column_bytes(s, 2) != CACHE_KEY_SIZE || memcmp(key, packed, CACHE_KEY_SIZE) != 0;
     n->next.astray = n->next.astray && n->next.waiting;
     return n->next.waiting ? NULL : s;
 }
