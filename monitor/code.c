@@ -1028,11 +1028,11 @@ static bool translate_page(struct machine *m, struct page_code *pc, const uint8_
     uint16_t entries[SCAN_PAGE_SIZE];
     size_t n = 0;
     set_bit(pc->entry, off);
-    for (unsigned i = 0; i < SCAN_PAGE_SIZE; i++)
-        if (bit(pc->entry, i))
-            entries[n++] = (uint16_t)i;
+    for (unsigned i = 0; i < sizeof(pc->entry); i++)
+        for (unsigned byte = pc->entry[i]; byte; byte &= byte - 1)
+            entries[n++] = (uint16_t)(8 * i + (unsigned)__builtin_ctz(byte));
     scan_page(recto, 32, entries, n, m->scan);
-    for (unsigned i = 0; i < m->scan->count; i++)
+    for (unsigned i = 0; pc->notes && i < m->scan->count; i++)
         if (emulates(pc, m->scan->insn[i].off)) {
             m->scan->insn[i].cls = SCAN_CLASS_VIRT; /* a class that always leaves to the emulator */
             pc->forced = true;
@@ -1139,6 +1139,7 @@ static struct page_code *page_make(struct machine *m, uint32_t pfn, uint32_t mod
             return NULL;
         }
         COUNT_ADD(m, TRANSLATE_NS, machine_cpu_ns() - t);
+        COUNT_ADD(m, TRANSLATE_INSNS, pc->verso.insn_count);
         if (!cached)
             TRACE(m, PAGE_MISS, (uint64_t)pfn * PAGE_SIZE_, TRACE_WHY_OFF);
         else if (old)
