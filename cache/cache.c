@@ -463,14 +463,19 @@ static enum cache_code fetch(struct cache *c, const struct cache_key *k, struct 
     struct cache_conn *n = cache_conn_take(c);
     bool fresh, no_memory = false;
     cache_snapshot_begin(c, n, &fresh);
-    sqlite3_stmt *next = next_row(n, k), *s = next ? NULL : cache_stmt(n, CACHE_SQL_GET);
-    int rc = next ? SQLITE_ROW : s ? look_up(c, n, s, k, fresh) : SQLITE_ERROR;
-    if (next)
+    int rc = SQLITE_ROW;
+    sqlite3_stmt *s = next_row(n, k);
+    bool searched = !s;
+    if (searched) {
+        s = cache_stmt(n, CACHE_SQL_GET);
+        rc = s ? look_up(c, n, s, k, fresh) : SQLITE_ERROR;
+    } else {
         atomic_fetch_add_explicit(&c->get_next, 1, memory_order_relaxed);
-    *why = rc == SQLITE_ROW ? unpack_row(next ? next : s, buf, size, &no_memory) : CACHE_REFUSAL_IO;
-    if (s && rc == SQLITE_ROW)
+    }
+    *why = rc == SQLITE_ROW ? unpack_row(s, buf, size, &no_memory) : CACHE_REFUSAL_IO;
+    if (searched && rc == SQLITE_ROW)
         follow(n, s);
-    if (s)
+    if (searched && s)
         sqlite3_reset(s);
     cache_conn_give(n);
     if (rc == SQLITE_DONE || no_memory) {

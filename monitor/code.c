@@ -891,12 +891,12 @@ static uint32_t thunk_get(struct machine *m, struct inst *in, uint32_t eip, uint
 /* What is kept of the attribute map. */
 static void note_attr(struct page_code *pc, const uint8_t planes[SCAN_PAGE_SIZE])
 {
-    const uint8_t *inside = scan_attr_plane(planes, SCAN_ATTR_INSIDE), *entry = scan_attr_plane(planes, SCAN_ATTR_ENTRY);
+    const uint8_t *either = scan_attr_plane(planes, SCAN_ATTR_INSIDE), *entry = scan_attr_plane(planes, SCAN_ATTR_ENTRY);
     memcpy(pc->start, scan_attr_plane(planes, SCAN_ATTR_START), sizeof(pc->start));
     const uint8_t *straddle = scan_attr_plane(planes, SCAN_ATTR_STRADDLE) + SCAN_PLANE_SIZE - 2;
     pc->straddle = (uint16_t)(straddle[0] | straddle[1] << 8);
     for (unsigned i = 0; i < SCAN_PLANE_SIZE; i++) {
-        pc->covered[i] = pc->start[i] | (uint8_t)(inside[i] ^ pc->start[i]);
+        pc->covered[i] = pc->start[i] | either[i];
         pc->entry[i] |= entry[i];
     }
     /* A straddling instruction begins in the last bytes and covers all that follow. */

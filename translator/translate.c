@@ -374,7 +374,7 @@ static void add_joint(struct context *c, int32_t off)
         c->joint[off >> 3] |= (uint8_t)(1u << (off & 7));
 }
 
-static void find_joints(struct context *c, unsigned n)
+static void add_joints(struct context *c, unsigned n)
 {
     const struct scan_page *page = c->page;
     const struct scan_insn *i = &page->insn[n];
@@ -710,7 +710,7 @@ static void survey(struct context *c)
     memset(c->joint, 0, sizeof c->joint);
     memset(c->align, 0, sizeof c->align);
     for (unsigned n = 0; n < c->page->count; n++) {
-        find_joints(c, n);
+        add_joints(c, n);
         c->trait[n] = plain ? traits_of(c, n) : 0;
         if (plain)
             align_target(c, &c->page->insn[n]);

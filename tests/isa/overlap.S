@@ -40,6 +40,20 @@
         jnz 7b
         CHECK "\name", sum, $60
         .endm
+# Ring 3 in an address space calls A+FF9, by that register and by EBX; EAX: what was in it behind
+        .macro TWICE_IN directory, first
+        movl \directory, %eax
+        movl %eax, %cr3
+        pushl %ebp
+        USER
+        movl $(A+0xFF9), \first
+        call *\first
+        movl $(A+0xFF9), %ebx
+        call *%ebx
+        UEND
+        popl %ebp
+        movl x_eax, %eax
+        .endm
 # Code bytes at an address
         .macro AT lin, bytes:vararg
         .pushsection .rodata
@@ -208,29 +222,9 @@ test_main:
         movl $(A+0x3007), A+0x7404
         movl $0, sum
         movl $30, %ebp
-1:      movl $PD, %eax
-        movl %eax, %cr3
-        pushl %ebp
-        USER
-        movl $(A+0xFF9), %eax
-        call *%eax
-        movl $(A+0xFF9), %ebx
-        call *%ebx
-        UEND
-        popl %ebp
-        movl x_eax, %eax
+1:      TWICE_IN $PD, %eax
         addl %eax, sum
-        movl $(A+0x6000), %eax
-        movl %eax, %cr3
-        pushl %ebp
-        USER
-        movl $(A+0xFF9), %ebx
-        call *%ebx
-        movl $(A+0xFF9), %ebx
-        call *%ebx
-        UEND
-        popl %ebp
-        movl x_eax, %eax
+        TWICE_IN $(A+0x6000), %ebx
         shrl $24, %eax
         addl %eax, sum
         decl %ebp
